@@ -63,7 +63,7 @@ def find(kind: Kind, name: str) -> Path:
     entries = index(kind)
     path = entries.get(normal(name))
     if path is None:
-        raise UnknownNameError(kind, name, {alias for alias in entries})
+        raise UnknownNameError(kind, name, set(entries))
     return Path(path)
 
 

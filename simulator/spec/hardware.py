@@ -268,5 +268,14 @@ class SystemSpec(_Described):
 
 
 __all__ = [
-    "ComputeUnit", "DeviceSpec", "Fraction", "Link", "Memory", "Part", "PowerSpec", "Source", "Sourced", "SystemSpec",
-]  # fmt: skip
+    "ComputeUnit",
+    "DeviceSpec",
+    "Fraction",
+    "Link",
+    "Memory",
+    "Part",
+    "PowerSpec",
+    "Source",
+    "Sourced",
+    "SystemSpec",
+]

@@ -137,7 +137,11 @@ def _inner(kind: Any, key: str | int) -> Any:
         field = kind.model_fields.get(str(key))
         return _unwrapped(field.annotation) if field else None
     arguments = typing.get_args(kind)
-    return _unwrapped(arguments[-1] if len(arguments) < 2 or arguments[-1] is not ... else arguments[0]) if arguments else None
+    return (
+        _unwrapped(arguments[-1] if len(arguments) < 2 or arguments[-1] is not ... else arguments[0])
+        if arguments
+        else None
+    )
 
 
 def _unwrapped(annotation: Any) -> Any:

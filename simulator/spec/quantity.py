@@ -36,12 +36,12 @@ def _read(dimension: units.Dimension, zero: bool, raw: Any, info: ValidationInfo
     if isinstance(raw, Sourced):
         return raw
     if isinstance(raw, bool) or not isinstance(raw, str | int | float):
-        raise PydanticCustomError("quantity", "a number with its unit is needed, not {kind}", {"kind": type(raw).__name__})
+        raise PydanticCustomError(
+            "quantity", "a number with its unit is needed, not {kind}", {"kind": type(raw).__name__}
+        )
     match = _TAGGED.match(str(raw))
     if match is None:
-        raise PydanticCustomError(
-            "quantity", "'{raw}' is not of the form 'NUMBER UNIT @source'", {"raw": str(raw)}
-        )
+        raise PydanticCustomError("quantity", "'{raw}' is not of the form 'NUMBER UNIT @source'", {"raw": str(raw)})
     try:
         value = units.to_si(match["number"], dimension)
     except UnitError as error:
@@ -59,7 +59,9 @@ def _source(key: str | None, raw: str, info: ValidationInfo) -> str:
     chosen = key or context.get("default_source")
     if not chosen:
         raise PydanticCustomError(
-            "source", "'{raw}' has no source: add a key of `sources`, as in '{raw} @ds', or set default_source", {"raw": raw}
+            "source",
+            "'{raw}' has no source: add a key of `sources`, as in '{raw} @ds', or set default_source",
+            {"raw": raw},
         )
     if chosen not in sources:
         near = close_matches(chosen, sources)
@@ -74,7 +76,13 @@ def _kind(dimension: units.Dimension, *, zero: bool = False) -> Any:
         Sourced,
         BeforeValidator(partial(_read, dimension, zero)),
         PlainSerializer(lambda quantity: f"{quantity.text} @{quantity.source}", return_type=str),
-        WithJsonSchema({"type": ["string", "number"], "description": f"{units.describe(dimension)}", "examples": [f"{example} @ds"]}),
+        WithJsonSchema(
+            {
+                "type": ["string", "number"],
+                "description": f"{units.describe(dimension)}",
+                "examples": [f"{example} @ds"],
+            }
+        ),
     ]
 
 

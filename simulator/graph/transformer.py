@@ -1,0 +1,415 @@
+"""Attention, feed-forward and expert layers as ops, and the assembly of blocks into a graph.
+
+Counts only. Collectives mark where tensor or expert parallelism would have to communicate; they cost nothing on one rank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from simulator.graph.architecture import (
+    Architecture,
+    Attention,
+    Block,
+    Channel,
+    FeedForward,
+    LatentAttention,
+    Mixer,
+    MixtureOfExperts,
+)
+from simulator.graph.counts import SAMPLED, TOKENS, all_reduce, attend, elementwise, linear, norm, weight
+from simulator.graph.latent import latent_attention_ops
+from simulator.graph.op import Graph, Op, Routing, Tensor, verify
+from simulator.graph.recurrent import recurrent_ops
+from simulator.graph.step import Amount, Span
+
+
+def transformer_graph(architecture: Architecture) -> Graph:
+    """The graph of the blocks, the embedding before them and the head behind them."""
+    ops: list[Op] = list(_embedding_ops(architecture))
+    for position, block in enumerate(architecture.blocks):
+        prefix = f"b{position}." if len(architecture.blocks) > 1 else ""
+        ops.extend(block_ops(block, architecture.hidden, architecture.dtype, prefix))
+    ops.extend(_head_ops(architecture))
+    graph = Graph(architecture.name, tuple(ops), architecture.hidden, architecture.dtype, architecture.layers)
+    return verify(graph, "transformer_graph")
+
+
+def block_ops(block: Block, hidden: int, dtype: str, prefix: str = "") -> list[Op]:
+    """The ops of one kind of block, each with the block's repeat."""
+    branches = [part for part in (block.mixer, block.cross, block.channel) if part is not None]
+    normed = 1 if block.parallel and block.norms < len(branches) else len(branches)
+    norm_weights = hidden * (1 + block.norm_bias) if block.norm_weight else 0
+    ops: list[Op] = []
+    for position, part in enumerate(branches):
+        if block.norms and position < normed:
+            repeat = block.norms / normed
+            ops.append(norm(f"norm.{position}", hidden, dtype=dtype, weights=norm_weights, repeat=repeat))
+        if isinstance(part, FeedForward | MixtureOfExperts):
+            ops.extend(channel_ops(part, hidden, dtype))
+        else:
+            ops.extend(mixer_ops(part, hidden, dtype))
+        if part is block.mixer and block.parallel_mixer is not None:
+            ops.extend(mixer_ops(block.parallel_mixer, hidden, dtype, name="parallel."))
+        if not block.parallel or position == len(branches) - 1:
+            ops.append(all_reduce(f"all_reduce.{position}", hidden, dtype=dtype))
+            ops.append(
+                elementwise(
+                    f"residual.{position}",
+                    TOKENS,
+                    reads=2.0 * hidden,
+                    writes=hidden,
+                    flops=hidden,
+                    dtype=dtype,
+                    block="norm",
+                    fused=True,
+                )
+            )
+    if block.extra_parameters and ops:
+        ops[0] = replace(
+            ops[0], tensors=(*ops[0].tensors, weight(block.extra_parameters / ops[0].repeat, dtype, name="extra"))
+        )
+    stored_share = 1.0 / block.repeat if block.shared_weights else 1.0
+    return [_placed(op, prefix, block.repeat, stored_share) for op in ops]
+
+
+def mixer_ops(part: Mixer, hidden: int, dtype: str, name: str = "") -> list[Op]:
+    """The ops of one mixer, from the normed input to its output projection."""
+    if isinstance(part, Attention):
+        return attention_ops(part, hidden, dtype, name)
+    if isinstance(part, LatentAttention):
+        return latent_attention_ops(part, hidden, dtype)
+    return recurrent_ops(part, hidden, dtype, name)
+
+
+def attention_ops(part: Attention, hidden: int, dtype: str, name: str = "") -> list[Op]:
+    """Projections, rotary embedding, scores and values.
+
+    q: hidden -> h d; k, v: hidden -> g (d + d_v); o: h d_v -> hidden. Cross-attention projects only q here: the keys and
+    values of the encoder's output are projected once, in the encoder's graph.
+    """
+    value_dim = part.value_dim or part.head_dim
+    query, keys, values = part.heads * part.head_dim, part.kv_heads * part.head_dim, part.kv_heads * value_dim
+    own_kv = not (part.cross or part.shares_kv)
+    projected = query * (2 if part.output_gate else 1) + (keys + values if own_kv else 0)
+    ops = [
+        linear(
+            f"{name}{'qkv' if own_kv else 'q'}_proj",
+            TOKENS,
+            projected,
+            hidden,
+            dtype=dtype,
+            split="column",
+            bias=part.qkv_bias,
+            block="attention",
+        ),
+    ]
+    if part.qk_norm != "none":
+        weights = 2 * part.head_dim if part.qk_norm == "head" else query + keys
+        ops.append(
+            elementwise(
+                f"{name}qk_norm",
+                TOKENS,
+                reads=query + keys,
+                writes=query + keys,
+                flops=4.0 * (query + keys),
+                dtype=dtype,
+                weights=weights,
+                block="attention",
+                fused=True,
+            )
+        )
+    if part.rotary:
+        ops.append(
+            elementwise(
+                f"{name}rope",
+                TOKENS,
+                reads=query + keys,
+                writes=query + keys,
+                flops=3.0 * (query + keys),
+                dtype=dtype,
+                split=True,
+                block="attention",
+                fused=True,
+            )
+        )
+    span = Span(causal=part.causal, window=part.window, chunk=part.chunk, source=part.cross)
+    scores = attend(
+        f"{name}{'cross_' if part.cross else ''}attention",
+        part.heads,
+        part.kv_heads,
+        part.head_dim,
+        value_dim,
+        dtype=dtype,
+        span=span,
+        cached=part.causal or part.cross,
+        kept=not part.shares_kv,
+    )
+    if part.sinks:
+        scores = replace(scores, tensors=(*scores.tensors, weight(part.heads, dtype, name="sinks", split=True)))
+    ops.append(scores)
+    if part.output_gate:
+        ops.append(
+            elementwise(
+                f"{name}output_gate",
+                TOKENS,
+                reads=2.0 * query,
+                writes=query,
+                flops=4.0 * query,
+                dtype=dtype,
+                split=True,
+                block="attention",
+                fused=True,
+            )
+        )
+    ops.append(
+        linear(
+            f"{name}o_proj",
+            TOKENS,
+            hidden,
+            part.heads * value_dim,
+            dtype=dtype,
+            split="row",
+            bias=part.output_bias,
+            block="attention",
+        )
+    )
+    return ops
+
+
+def channel_ops(part: Channel, hidden: int, dtype: str) -> list[Op]:
+    """The ops of one feed-forward part, dense or routed."""
+    if isinstance(part, FeedForward):
+        return feed_forward_ops(part, hidden, dtype)
+    return expert_ops(part, hidden, dtype)
+
+
+def feed_forward_ops(part: FeedForward, hidden: int, dtype: str, name: str = "") -> list[Op]:
+    """Gated: hidden -> 2 i, act(a) b, i -> hidden. Plain: hidden -> i, act, i -> hidden."""
+    wide = part.intermediate * (2 if part.gated else 1)
+    ops = [
+        linear(
+            f"{name}{'gate_up' if part.gated else 'up'}_proj",
+            TOKENS,
+            wide,
+            hidden,
+            dtype=dtype,
+            split="column",
+            bias=part.bias,
+            block="ffn",
+        ),
+        elementwise(
+            f"{name}activation",
+            TOKENS,
+            reads=wide,
+            writes=part.intermediate,
+            flops=5.0 * part.intermediate,
+            dtype=dtype,
+            split=True,
+            block="ffn",
+            fused=True,
+        ),
+        linear(
+            f"{name}down_proj", TOKENS, hidden, part.intermediate, dtype=dtype, split="row", bias=part.bias, block="ffn"
+        ),
+    ]
+    if part.receptance:
+        ops.append(linear(f"{name}receptance", TOKENS, hidden, hidden, dtype=dtype, split="column", block="ffn"))
+    return ops
+
+
+def expert_ops(part: MixtureOfExperts, hidden: int, dtype: str) -> list[Op]:
+    """Router, dispatch, routed experts (top_k rows per token spread over the experts), combine, shared experts."""
+    routing = Routing(part.experts, part.top_k)
+    routed = TOKENS * part.top_k
+    wide = part.intermediate * (2 if part.gated else 1)
+    ops = [
+        linear("router", TOKENS, part.experts, hidden, dtype=dtype, bias=part.router_bias, block="ffn"),
+        _all_to_all("dispatch", hidden * part.top_k, dtype),
+        elementwise("permute", TOKENS, reads=hidden, writes=hidden * part.top_k, flops=0.0, dtype=dtype, block="ffn"),
+        linear(
+            "experts_gate_up" if part.gated else "experts_up",
+            routed,
+            wide,
+            hidden,
+            dtype=dtype,
+            split="column",
+            bias=part.bias,
+            groups=part.experts,
+            routing=routing,
+            block="ffn",
+        ),
+        elementwise(
+            "experts_activation",
+            routed,
+            reads=wide,
+            writes=part.intermediate,
+            flops=5.0 * part.intermediate,
+            dtype=dtype,
+            split=True,
+            block="ffn",
+            fused=True,
+        ),
+        linear(
+            "experts_down",
+            routed,
+            hidden,
+            part.intermediate,
+            dtype=dtype,
+            split="row",
+            bias=part.bias,
+            groups=part.experts,
+            routing=routing,
+            block="ffn",
+        ),
+        elementwise(
+            "combine",
+            TOKENS,
+            reads=hidden * part.top_k,
+            writes=hidden,
+            flops=2.0 * hidden * part.top_k,
+            dtype=dtype,
+            block="ffn",
+        ),
+        _all_to_all("collect", hidden * part.top_k, dtype),
+    ]
+    if part.shared_intermediate:
+        shared = FeedForward(part.shared_intermediate, gated=part.gated, bias=part.bias)
+        ops += feed_forward_ops(shared, hidden, dtype, "shared_")
+        if part.shared_gate:
+            ops.append(linear("shared_gate", TOKENS, 1, hidden, dtype=dtype, block="ffn"))
+    if part.dense_intermediate:
+        ops += feed_forward_ops(FeedForward(part.dense_intermediate, gated=part.gated), hidden, dtype, "dense_")
+    return ops
+
+
+def cross_key_value_ops(architecture: Architecture, source_hidden: int) -> list[Op]:
+    """The decoder's key and value projections of the encoder's output, run once per source token."""
+    ops = []
+    for position, block in enumerate(architecture.blocks):
+        part = block.cross
+        if part is not None:
+            width = part.kv_heads * (part.head_dim + (part.value_dim or part.head_dim))
+            ops.append(
+                linear(
+                    f"cross_kv.{position}",
+                    TOKENS,
+                    width,
+                    source_hidden,
+                    dtype=architecture.dtype,
+                    split="column",
+                    bias=part.qkv_bias,
+                    repeat=block.repeat,
+                    block="attention",
+                )
+            )
+    return ops
+
+
+def _embedding_ops(architecture: Architecture) -> list[Op]:
+    if architecture.vocab == 0:
+        return _extra_only(architecture)
+    width = architecture.embedding_dim or architecture.hidden
+    table = float(architecture.vocab) * width + float(architecture.position_embeddings) * architecture.hidden
+    dtype = architecture.dtype
+    resident = Amount(const=table + architecture.extra_parameters)
+    tensors = (
+        Tensor("ids", "index", "int32", read=TOKENS),
+        Tensor("table", "weight", dtype, read=TOKENS * width, resident=resident, split=True),
+        Tensor("output", "activation", dtype, write=TOKENS * width),
+    )
+    ops = [Op("embedding", "gather", tensors, rows=TOKENS, n=width, dtype=dtype, split="column", block="embedding")]
+    ops.append(all_reduce("embedding.all_reduce", width, dtype=dtype, block="embedding"))
+    if width != architecture.hidden:
+        ops.append(linear("embedding.project", TOKENS, architecture.hidden, width, dtype=dtype, block="embedding"))
+    if architecture.embedding_norm:
+        ops.append(
+            norm(
+                "embedding.norm",
+                architecture.hidden,
+                dtype=dtype,
+                weights=architecture.hidden * (1 + architecture.final_norm_bias),
+            )
+        )
+    return ops
+
+
+def _extra_only(architecture: Architecture) -> list[Op]:
+    extra = architecture.extra_parameters + architecture.position_embeddings * architecture.hidden
+    if not extra:
+        return []
+    return [
+        elementwise(
+            "positions",
+            TOKENS,
+            reads=architecture.hidden,
+            writes=architecture.hidden,
+            flops=architecture.hidden,
+            dtype=architecture.dtype,
+            weights=extra,
+            block="embedding",
+            fused=True,
+        )
+    ]
+
+
+def _head_ops(architecture: Architecture) -> list[Op]:
+    hidden, dtype = architecture.hidden, architecture.dtype
+    ops: list[Op] = []
+    if architecture.final_norm:
+        ops.append(
+            norm("final_norm", hidden, dtype=dtype, weights=hidden * (1 + architecture.final_norm_bias), block="head")
+        )
+    if architecture.head == "none":
+        return ops
+    outputs = architecture.classes if architecture.head == "class" else architecture.vocab
+    width = architecture.embedding_dim or hidden
+    rows = TOKENS if architecture.head == "mlm" else SAMPLED
+    if architecture.head == "mlm":
+        ops.append(linear("head.transform", rows, width, hidden, dtype=dtype, bias=True, block="head"))
+        ops.append(norm("head.norm", width, dtype=dtype, weights=2 * width, block="head"))
+    elif width != hidden:
+        ops.append(linear("head.project", rows, width, hidden, dtype=dtype, block="head"))
+    head = linear(
+        "lm_head", rows, outputs, width, dtype=dtype, split="column", block="head", resident=not architecture.tied
+    )
+    if architecture.head_bias:
+        head = replace(head, tensors=(*head.tensors, weight(outputs, dtype, split=True, name="bias")))
+    gather = Tensor("logits", "activation", dtype, read=rows * outputs)
+    ops += [
+        head,
+        Op(
+            "head.all_gather",
+            "collective",
+            (gather,),
+            rows=rows,
+            n=outputs,
+            dtype=dtype,
+            block="head",
+            collective="all_gather",
+            axis="tp",
+        ),
+    ]
+    return ops
+
+
+def _all_to_all(name: str, width: int, dtype: str) -> Op:
+    message = Tensor("message", "activation", dtype, read=TOKENS * width)
+    return Op(
+        name,
+        "collective",
+        (message,),
+        rows=TOKENS,
+        n=width,
+        dtype=dtype,
+        block="ffn",
+        collective="all_to_all",
+        axis="ep",
+    )
+
+
+def _placed(op: Op, prefix: str, repeat: float, stored_share: float) -> Op:
+    tensors = op.tensors
+    if stored_share != 1.0:
+        tensors = tuple(replace(t, resident=t.resident * stored_share) if t.role == "weight" else t for t in tensors)
+    return replace(op, name=prefix + op.name, repeat=op.repeat * repeat, tensors=tensors)
