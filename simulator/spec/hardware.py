@@ -66,6 +66,8 @@ class ComputeUnit(Spec):
     """The memory it sits next to (a DRAM bank for PIM, flash for a CSD). Default: the device's first main memory."""
     near_bandwidth: Bandwidth | None = None
     """Bandwidth from `near` as this unit sees it, where that differs from the memory's own (internal bandwidth)."""
+    near_energy: EnergyPerByte | None = None
+    """Energy per byte from `near` as this unit sees it (inside a bank, without the interface). Default: the memory's."""
     reuse: Count | None = None
     """Activation rows served by one fetch of a weight from `near`. PIM bank MACs: 1. Default: no limit."""
     energy: dict[Dtype, EnergyPerFlop] = Field(default_factory=dict)
@@ -147,7 +149,8 @@ class Link(Spec):
     between: list[str] | None = Field(None, min_length=2, max_length=2)
     """The two parts it joins, in a system file."""
     bandwidth: Bandwidth
-    """Per direction and device."""
+    """Per direction and device. Between parts: per main device, pooled over all devices of the other part; in all, if
+    neither end is the main part or the link is a bus."""
     latency: Time | None = None
     """One message's software and wire latency."""
     energy: EnergyPerByte | None = None
@@ -194,6 +197,8 @@ class Part(Spec):
     device: str
     """Name of a device file."""
     count: Count
+    holds: dict[str, list[Role]] = Field(default_factory=dict)
+    """Roles that this part's memories hold in this system, by memory name, where that differs from the device file."""
     computes: bool = True
     """False: only its memories and links count (the host of a GPU server)."""
 

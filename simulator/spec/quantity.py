@@ -89,6 +89,7 @@ def _kind(dimension: units.Dimension, *, zero: bool = False) -> Any:
 Count = _kind(units.NUMBER)
 Fraction = _kind(units.NUMBER, zero=True)
 Capacity = _kind(units.CAPACITY)
+Size = _kind(units.CAPACITY, zero=True)
 Bandwidth = _kind(units.BANDWIDTH)
 ComputeRate = _kind(units.COMPUTE_RATE)
 Time = _kind(units.TIME, zero=True)

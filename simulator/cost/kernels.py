@@ -1,0 +1,383 @@
+"""The time and energy of one op on one unit: the arithmetic that every prediction ends in.
+
+Plain scalar functions in the subset of Python that Numba compiles: interpreted for a single prediction, compiled for
+loops and sweeps (`simulator.cost.compiled`). Times are monotone: more rows or context never makes an op faster, more
+bandwidth or compute never slower.
+"""
+
+from __future__ import annotations
+
+import math
+
+from simulator.cost.layout import (
+    ACTIVATION_BYTES,
+    ALL_GATHER,
+    ALL_REDUCE,
+    ALL_TO_ALL,
+    ANY,
+    ATTENDING,
+    ATTENTION,
+    CACHE_BYTES,
+    COLLECTIVE,
+    DECODE,
+    DENSE,
+    FLOPS,
+    GEMM,
+    PLACE_ACTIVATION,
+    PLACE_CACHE,
+    PLACE_WEIGHT,
+    R_CACHE,
+    R_CACHE_J,
+    R_COMPUTE,
+    R_COMPUTE_J,
+    R_ENERGY,
+    R_KERNELS,
+    R_LAUNCH,
+    R_LINK,
+    R_LINK_J,
+    R_MEMORY,
+    R_TIME,
+    R_UNIT,
+    REDUCE_SCATTER,
+    ROWS,
+    SCAN,
+    WEIGHT_BYTES,
+)
+
+TILES = ((256.0, 128.0), (128.0, 256.0), (128.0, 128.0), (64.0, 128.0), (64.0, 64.0), (32.0, 64.0), (16.0, 64.0), (16.0, 128.0))
+"""Output tiles [m, n] that GEMM libraries choose from, where the unit's largest tile admits them."""
+SPLITS = (1.0, 2.0, 4.0, 8.0)
+"""Parts of the summed dimension that work side by side (split-K)."""
+
+
+def soft_maximum(a: float, b: float, c: float, sharpness: float) -> float:
+    """(a^p + b^p + c^p)^(1/p), between the maximum (p infinite) and the sum (p = 1): work that overlaps, but not fully.
+
+    >>> soft_maximum(3.0, 4.0, 0.0, 2.0)
+    5.0
+    """
+    top = max(a, b, c)
+    if top <= 0.0 or sharpness > 60.0:
+        return top
+    return top * ((a / top) ** sharpness + (b / top) ** sharpness + (c / top) ** sharpness) ** (1.0 / sharpness)
+
+
+def quantity(amount, tokens, sequences, sampled, pairs, context):  # type: ignore[no-untyped-def]
+    """An `Amount` at the features of a step."""
+    return (
+        amount[0] + amount[1] * tokens + amount[2] * sequences + amount[3] * sampled + amount[4] * pairs + amount[5] * context
+    )
+
+
+def pairs_up_to(position: float, reach: float) -> float:
+    """Causal (query, key) pairs of the first `position` tokens when each sees at most `reach` keys."""
+    if reach <= 0.0 or position <= reach:
+        return position * (position + 1.0) / 2.0
+    return reach * (reach + 1.0) / 2.0 + (position - reach) * reach
+
+
+def pairs_in_chunks(position: float, chunk: float) -> float:
+    """Causal pairs of the first `position` tokens within aligned chunks."""
+    full = math.floor(position / chunk)
+    rest = position - full * chunk
+    return full * chunk * (chunk + 1.0) / 2.0 + rest * (rest + 1.0) / 2.0
+
+
+def attended_pairs(op, query, past, source):  # type: ignore[no-untyped-def]
+    """Pairs of one sequence: the closed forms of `simulator.graph.step.Span.pairs`."""
+    if op.source > 0.0:
+        return query * source
+    reach = op.window if op.window > 0.0 else op.limit
+    if op.window > 0.0 and op.limit > 0.0:
+        reach = min(op.window, op.limit)
+    if op.causal <= 0.0:
+        total = past + query
+        return query * (min(total, reach) if reach > 0.0 else total)
+    if op.chunk > 0.0:
+        return pairs_in_chunks(past + query, op.chunk) - pairs_in_chunks(past, op.chunk)
+    return pairs_up_to(past + query, reach) - pairs_up_to(past, reach)
+
+
+def read_context(op, query, past, source):  # type: ignore[no-untyped-def]
+    """Cached positions one sequence reads: the closed forms of `simulator.graph.step.Span.context`."""
+    if op.source > 0.0:
+        return source
+    total = past + query
+    if op.chunk > 0.0:
+        return min(total, op.chunk + query - 1.0)
+    if op.window > 0.0:
+        return min(total, op.window + query - 1.0)
+    if op.limit > 0.0:
+        return min(total, op.limit * query)
+    return total
+
+
+def memory_time(bandwidth, place, weight, cache, activation, times):  # type: ignore[no-untyped-def]
+    """Seconds of the slowest memory when all are read side by side; `times` gets each one's. -1 if one cannot be reached."""
+    slowest = 0.0
+    for m in range(len(bandwidth)):
+        load = weight * place[PLACE_WEIGHT][m] + cache * place[PLACE_CACHE][m] + activation * place[PLACE_ACTIVATION][m]
+        times[m] = 0.0
+        if load > 0.0:
+            if bandwidth[m] <= 0.0:
+                return -1.0
+            times[m] = load / bandwidth[m]
+            slowest = max(slowest, times[m])
+    return slowest
+
+
+def uncached(unit, activation: float) -> float:  # type: ignore[no-untyped-def]
+    """Bytes of activations that go to main memory: what the last cache cannot keep between producer and consumer."""
+    return max(0.0, activation - 0.5 * unit.cache_bytes)
+
+
+def tiled_gemm(m, op, active, unit, rate, eff, memory_s, dequantize_s):  # type: ignore[no-untyped-def]
+    """The best tile and split: soft maximum of tile waves, main memory and cache.
+
+    Waves: ceil(tiles split / cores), each 2 tm tn k / split FLOPs on one core, and a fill. Cache: every tile streams
+    its (tm + tn) k operands. Memory is saturated only by enough cores at work along n. `m` is the rows of one group.
+    """
+    best = math.inf
+    best_compute = 0.0
+    best_cache = 0.0
+    core_rate = rate * eff.gemm_compute / unit.count
+    cache_rate = unit.cache_bytes_per_s * eff.cache_bandwidth
+    for tile_m, tile_n in TILES:
+        if (tile_m > unit.tile_m or tile_n > unit.tile_n) and not (tile_m == 16.0 and tile_n == 64.0):
+            continue
+        tm = min(tile_m, unit.tile_m)
+        tn = min(tile_n, unit.tile_n)
+        columns = math.ceil(op.n / tn)
+        tiles = active * math.ceil(m / tm) * columns
+        for split in SPLITS:
+            depth = math.ceil(op.k / split)
+            if split > 1.0 and depth < 128.0:
+                break
+            waves = math.ceil(tiles * split / unit.count)
+            compute = waves * (2.0 * tm * tn * depth / core_rate + eff.fill_s) + dequantize_s * math.ceil(m / tm)
+            cache = 0.0
+            if cache_rate > 0.0:
+                streamed = tiles * (tm + tn) * op.k * op.element_bytes
+                if split > 1.0:
+                    streamed += split * active * m * op.n * 8.0
+                cache = streamed / cache_rate
+            reach = min(1.0, active * columns * split / (eff.saturating_share * unit.count))
+            time = soft_maximum(compute, memory_s / reach, cache, eff.sharpness)
+            if time < best:
+                best = time
+                best_compute = compute
+                best_cache = cache
+    return best, best_compute, best_cache
+
+
+def collective_time(op, link, message: float, ideal: float) -> float:  # type: ignore[no-untyped-def]
+    """Alpha-beta time of a collective over p ranks whose full message is `message` bytes per rank.
+
+    All-reduce: the cheaper of one-shot (a, (p - 1) m / b) and ring (2 (p - 1) hops, 2 (p - 1) / p m / b); all-gather and
+    reduce-scatter: (p - 1) / p m / b; all-to-all: the (p - 1) / p of the message that leaves; send: m / b.
+    """
+    ranks = op.groups
+    if ranks <= 1.0 or message <= 0.0:
+        return 0.0
+    if link.bytes_per_s <= 0.0:
+        return math.inf
+    latency = 0.0 if ideal > 0.0 else link.latency_s
+    away = (ranks - 1.0) / ranks
+    hop = latency * 0.5
+    if op.collective == ALL_REDUCE:
+        moved = 2.0 * away * message
+        ring = latency + hop * 2.0 * (ranks - 2.0) + (moved + link.half_bandwidth_bytes) / link.bytes_per_s
+        if link.one_shot > 0.0:
+            return min(ring, latency + (ranks - 1.0) * message / link.bytes_per_s)
+        return ring
+    if op.collective == ALL_GATHER or op.collective == REDUCE_SCATTER or op.collective == ALL_TO_ALL:
+        hops = ranks - 2.0 if link.ring > 0.0 else 0.0
+        return latency + hop * hops + (away * message + link.half_bandwidth_bytes) / link.bytes_per_s
+    return latency + message / link.bytes_per_s
+
+
+def op_on_unit(  # type: ignore[no-untyped-def]
+    op, rows, flops, weight, cache, activation, sequences, query, unit, rate, bandwidth, place, eff, times, record
+):
+    """Seconds of one execution of an op on one unit, without launch; `record` gets compute and cache terms. -1: cannot.
+
+    The soft maximum of compute, of the slowest memory and of the cache. GEMM: the cheaper of the tiled and the
+    matrix-vector kernel. Prefill attention: blocks of `query_tile` rows in waves over the cores. Decode attention: the
+    cache at its bandwidth, scores and values at the peak with the group of query heads padded to 16 rows.
+    """
+    spill = uncached(unit, activation)
+    passes = 1.0
+    if unit.reuse_rows > 0.0 and op.kind == GEMM:
+        passes = math.ceil(rows / unit.reuse_rows)
+    memory_s = memory_time(bandwidth, place, weight * passes, cache, spill, times)
+    if memory_s < 0.0:
+        return -1.0
+    cache_s = 0.0
+    cache_rate = unit.cache_bytes_per_s * eff.cache_bandwidth
+    if cache_rate > 0.0:
+        cache_s = (activation - spill) / cache_rate
+    if eff.ideal > 0.0:
+        record[R_COMPUTE] = flops / rate
+        record[R_CACHE] = cache_s
+        return max(flops / rate, memory_s, cache_s)
+    if op.kind == GEMM:
+        active = op.groups
+        if op.experts > 0.0:
+            tokens = rows / op.top_k
+            active = op.groups * (1.0 - (1.0 - min(1.0, op.top_k / op.experts)) ** tokens)
+        m = rows / max(1.0, active)
+        dequantize_s = 0.0
+        if op.dequantized > 0.0:
+            dequantize_s = eff.dequantize * op.dequantized * active / op.groups / unit.vector_flop_per_s
+        if unit.reuse_rows > 0.0:
+            compute = flops / (rate * eff.gemm_compute) + dequantize_s
+            record[R_COMPUTE] = compute
+            return soft_maximum(compute, memory_s / eff.gemv_bandwidth, 0.0, eff.sharpness)
+        time, compute, feed = tiled_gemm(m, op, active, unit, rate, eff, memory_s / eff.gemm_bandwidth, dequantize_s)
+        cache_s = feed
+        repeats = math.ceil(m / eff.gemv_rows)
+        if repeats <= 4.0:
+            streamed = memory_time(bandwidth, place, weight * repeats, cache, spill, times)
+            vector_compute = flops / (unit.vector_flop_per_s * eff.gemm_compute) + dequantize_s * repeats
+            vector = soft_maximum(vector_compute, streamed / eff.gemv_bandwidth, 0.0, eff.sharpness)
+            if vector < time:
+                time = vector
+                compute = vector_compute
+                cache_s = 0.0
+            else:
+                memory_time(bandwidth, place, weight, cache, spill, times)
+        record[R_COMPUTE] = compute
+        record[R_CACHE] = cache_s
+        return time
+    if op.kind == ATTENTION:
+        if query > 1.0:
+            blocks = sequences * op.heads * math.ceil(query / eff.query_tile)
+            padded = math.ceil(query / eff.query_tile) * eff.query_tile / query
+            waves = math.ceil(blocks / unit.count) * unit.count / blocks
+            compute = flops * padded * waves / (rate * eff.attention_compute)
+        else:
+            group = max(1.0, op.heads / max(1.0, op.kv_heads))
+            padded = math.ceil(group / 16.0) * 16.0 / group if unit.tile_m >= 64.0 else 1.0
+            compute = flops * padded / (rate * eff.attention_compute)
+        record[R_COMPUTE] = compute
+        record[R_CACHE] = cache_s
+        return eff.attention_floor_s + soft_maximum(compute, memory_s / eff.attention_bandwidth, cache_s, eff.sharpness)
+    share = eff.scan_compute if op.kind == SCAN else 1.0
+    record[R_COMPUTE] = flops / (rate * share)
+    record[R_CACHE] = cache_s
+    return soft_maximum(flops / (rate * share), memory_s / eff.elementwise_bandwidth, cache_s, eff.sharpness)
+
+
+def time_op(  # type: ignore[no-untyped-def]
+    i, ops, amounts, tokens, seqs, sampled, pairs, context,
+    units, rates, joules, bandwidth, byte_joules, place, eff, link, power, times, trial, best, record,
+):
+    """Adds one op (all its repeats) to `record` on the unit that finishes it first; returns False if none can run it."""
+    op = ops[i]
+    amount = amounts[i]
+    activation = quantity(amount[ACTIVATION_BYTES], tokens, seqs, sampled, pairs, context)
+    if op.kind == COLLECTIVE:
+        time = collective_time(op, link, activation, eff.ideal)
+        moved = activation * (2.0 if op.collective == ALL_REDUCE else 1.0) * (op.groups - 1.0) / max(1.0, op.groups)
+        record[R_TIME] += op.repeat * time
+        record[R_LINK] += op.repeat * time
+        record[R_LINK_J] += op.repeat * moved * link.joules_per_byte
+        record[R_ENERGY] += op.repeat * moved * link.joules_per_byte
+        record[R_KERNELS] += op.repeat
+        return True
+    rows = quantity(amount[ROWS], tokens, seqs, sampled, pairs, context)
+    flops = quantity(amount[FLOPS], tokens, seqs, sampled, pairs, context)
+    weight = quantity(amount[WEIGHT_BYTES], tokens, seqs, sampled, pairs, context)
+    cache = quantity(amount[CACHE_BYTES], tokens, seqs, sampled, pairs, context)
+    if rows <= 0.0:
+        return True
+    if op.experts > 0.0:
+        weight *= 1.0 - (1.0 - min(1.0, op.top_k / op.experts)) ** (rows / op.top_k)
+    query = rows / seqs if seqs > 0.0 else rows
+    best[R_TIME] = -1.0
+    for u in range(len(units)):
+        if rates[i][u] <= 0.0:
+            continue
+        unit = units[u]
+        trial[R_COMPUTE] = 0.0
+        trial[R_CACHE] = 0.0
+        time = op_on_unit(
+            op, rows, flops, weight, cache, activation, seqs, query, unit, rates[i][u], bandwidth[u], place, eff, times, trial
+        )
+        if time < 0.0:
+            continue
+        launch = eff.launch_s * op.kernels
+        time += launch
+        compute_j = flops * joules[i][u]
+        cache_j = min(activation, 0.5 * unit.cache_bytes) * unit.cache_joules_per_byte
+        dynamic = compute_j + cache_j
+        for m in range(len(times)):
+            dynamic += times[m] * bandwidth[u][m] * byte_joules[u][m]
+        if power.tdp_w > 0.0 and eff.ideal <= 0.0:
+            time = max(time, dynamic / (power.tdp_w - power.static_w))
+        if best[R_TIME] < 0.0 or time < best[R_TIME]:
+            best[R_TIME] = time
+            best[R_COMPUTE] = trial[R_COMPUTE]
+            best[R_CACHE] = trial[R_CACHE]
+            best[R_LAUNCH] = launch
+            best[R_ENERGY] = dynamic
+            best[R_COMPUTE_J] = compute_j
+            best[R_CACHE_J] = cache_j
+            best[R_UNIT] = float(u)
+            for m in range(len(times)):
+                best[R_MEMORY + m] = times[m]
+    if best[R_TIME] < 0.0:
+        return False
+    for column in (R_TIME, R_COMPUTE, R_CACHE, R_LAUNCH, R_ENERGY, R_COMPUTE_J, R_CACHE_J):
+        record[column] += op.repeat * best[column]
+    record[R_UNIT] = best[R_UNIT]
+    record[R_KERNELS] += op.repeat * op.kernels
+    for m in range(len(times)):
+        record[R_MEMORY + m] += op.repeat * best[R_MEMORY + m]
+    return True
+
+
+def time_step(  # type: ignore[no-untyped-def]
+    which, slices, ops, amounts, units, rates, joules, bandwidth, byte_joules, place, eff, links, power, times, trial, best, records
+):
+    """Times the ops of one step into `records` (a row per op, cleared first); returns the first op no unit can run, or -1.
+
+    `slices`: rows of (sequences, query, past, source, sampled). Attention is timed slice by slice, everything else on
+    the step as a whole. `which`: ALL, DENSE (all but attention) or ATTENDING (attention only).
+    """
+    failed = -1
+    for i in range(len(ops)):
+        op = ops[i]
+        record = records[i]
+        attends = op.kind == ATTENTION
+        if (which == DENSE and attends) or (which == ATTENDING and not attends):
+            continue
+        for c in range(len(record)):
+            record[c] = 0.0
+        link = links[i]
+        tokens = 0.0
+        seqs = 0.0
+        sampled = 0.0
+        for s in range(len(slices)):
+            part = slices[s]
+            decoding = part[1] == 1.0
+            if op.phase != ANY and (op.phase == DECODE) != decoding:
+                continue
+            if attends:
+                pairs = part[0] * attended_pairs(op, part[1], part[2], part[3])
+                context = part[0] * read_context(op, part[1], part[2], part[3])
+                if not time_op(
+                    i, ops, amounts, part[0] * part[1], part[0], part[0] * part[4], pairs, context,
+                    units, rates, joules, bandwidth, byte_joules, place, eff, link, power, times, trial, best, record,
+                ):  # fmt: skip
+                    failed = i
+            else:
+                tokens += part[0] * part[1]
+                seqs += part[0]
+                sampled += part[0] * part[4]
+        if not attends and seqs > 0.0 and not time_op(
+            i, ops, amounts, tokens, seqs, sampled, 0.0, 0.0,
+            units, rates, joules, bandwidth, byte_joules, place, eff, link, power, times, trial, best, record,
+        ):  # fmt: skip
+            failed = i
+    return failed

@@ -1,0 +1,119 @@
+"""The plain rows that the cost arithmetic reads: one NamedTuple of floats per op, unit, link and set of efficiencies.
+
+The same field names serve the interpreter (lists of these tuples) and Numba (structured arrays with these fields).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+# Kinds of op.
+GEMM, ATTENTION, SCAN, ELEMENTWISE, GATHER, COLLECTIVE = range(6)
+KINDS = {"gemm": GEMM, "attention": ATTENTION, "scan": SCAN, "elementwise": ELEMENTWISE, "gather": GATHER, "collective": COLLECTIVE}
+
+# Kinds of collective.
+ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, SEND = range(5)
+COLLECTIVES = {
+    "all_reduce": ALL_REDUCE, "all_gather": ALL_GATHER, "reduce_scatter": REDUCE_SCATTER, "all_to_all": ALL_TO_ALL, "send": SEND,
+}
+
+# Phases of an op.
+ANY, PREFILL, DECODE = range(3)
+PHASES = {"any": ANY, "prefill": PREFILL, "decode": DECODE}
+
+# Rows of an op's amounts, each six coefficients of the step's features; bytes where a name says so.
+ROWS, FLOPS, WEIGHT_BYTES, CACHE_BYTES, ACTIVATION_BYTES, NUM_AMOUNTS = range(6)
+# Rows of a placement: which memory holds what.
+PLACE_WEIGHT, PLACE_CACHE, PLACE_ACTIVATION, NUM_PLACES = range(4)
+
+# Which ops of a step to time.
+ALL, DENSE, ATTENDING = range(3)
+
+# What is recorded of an op, before the columns of the memories.
+R_TIME, R_COMPUTE, R_CACHE, R_LINK, R_LAUNCH, R_ENERGY, R_COMPUTE_J, R_CACHE_J, R_LINK_J, R_UNIT, R_KERNELS, R_MEMORY = range(12)
+
+
+class OpRow(NamedTuple):
+    """Everything of an op that does not depend on the step."""
+
+    kind: float
+    repeat: float
+    kernels: float
+    """Kernel launches of one execution; 0 where the op is fused into another."""
+    n: float
+    k: float
+    groups: float
+    """Independent GEMMs, or ranks of a collective."""
+    experts: float
+    top_k: float
+    heads: float
+    kv_heads: float
+    element_bytes: float
+    """Of the moving operand."""
+    dequantized: float
+    """Weight elements that are expanded before they are multiplied."""
+    phase: float
+    collective: float
+    causal: float
+    window: float
+    chunk: float
+    limit: float
+    """0 for none, as are window and chunk."""
+    source: float
+
+
+class UnitRow(NamedTuple):
+    """A compute unit of one rank."""
+
+    count: float
+    tile_m: float
+    tile_n: float
+    reuse_rows: float
+    vector_flop_per_s: float
+    """Of the vector lanes beside it, for dequantisation."""
+    cache_bytes_per_s: float
+    """Of the last level of cache or scratchpad before main memory; 0 without one."""
+    cache_bytes: float
+    cache_joules_per_byte: float
+
+
+class Efficiency(NamedTuple):
+    """The calibrated efficiencies of one machine under one engine."""
+
+    gemm_compute: float
+    gemm_bandwidth: float
+    gemv_bandwidth: float
+    gemv_rows: float
+    fill_s: float
+    attention_compute: float
+    attention_bandwidth: float
+    attention_floor_s: float
+    query_tile: float
+    elementwise_bandwidth: float
+    scan_compute: float
+    cache_bandwidth: float
+    launch_s: float
+    sharpness: float
+    dequantize: float
+    saturating_share: float
+    ideal: float
+
+
+class LinkRow(NamedTuple):
+    """What joins the ranks of one parallel axis."""
+
+    bytes_per_s: float
+    latency_s: float
+    half_bandwidth_bytes: float
+    joules_per_byte: float
+    one_shot: float
+    ring: float
+    """1 if only neighbours are joined."""
+
+
+class PowerRow(NamedTuple):
+    """Power limits of one rank."""
+
+    static_w: float
+    tdp_w: float
+    """0 for no limit."""

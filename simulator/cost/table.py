@@ -1,0 +1,267 @@
+"""One rank's graph as the rows of numbers that the cost arithmetic reads.
+
+Joins a sharded graph with a machine: what each op moves per role, which units can run it and how fast in its number
+format. Built once per scenario family; evaluated at any step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from simulator.cost.efficiency import Engine
+from simulator.cost.layout import (
+    ACTIVATION_BYTES,
+    CACHE_BYTES,
+    COLLECTIVES,
+    FLOPS,
+    KINDS,
+    NUM_AMOUNTS,
+    PHASES,
+    R_MEMORY,
+    ROWS,
+    WEIGHT_BYTES,
+    Efficiency,
+    LinkRow,
+    OpRow,
+    PowerRow,
+    UnitRow,
+)
+from simulator.errors import UnsupportedError
+from simulator.graph.op import BITS, Graph, Op
+from simulator.graph.step import ZERO, Amount
+from simulator.mapping.machine import Interconnect, Machine, Unit
+
+_WIDER: dict[str, tuple[str, ...]] = {
+    "int1": ("int2", "int4", "int8", "fp16", "bf16", "tf32", "fp32"),
+    "int2": ("int4", "int8", "fp16", "bf16", "tf32", "fp32"),
+    "int3": ("int4", "int8", "fp16", "bf16", "tf32", "fp32"),
+    "int4": ("int8", "fp16", "bf16", "tf32", "fp32"),
+    "int8": ("int16", "fp16", "bf16", "tf32", "fp32", "int32"),
+    "int16": ("fp32", "int32"),
+    "fp4": ("fp6", "fp8", "fp16", "bf16", "tf32", "fp32"),
+    "fp6": ("fp8", "fp16", "bf16", "tf32", "fp32"),
+    "fp8": ("fp16", "bf16", "tf32", "fp32"),
+    "fp16": ("bf16", "tf32", "fp32"),
+    "bf16": ("fp16", "tf32", "fp32"),
+    "tf32": ("fp32",),
+    "fp32": ("tf32", "fp64"),
+    "int32": ("fp32", "fp64"),
+    "fp64": (),
+}
+"""Formats that do the work of one that a unit lacks, nearest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What `kernels.time_step` needs besides a step and a placement. Lists for the interpreter."""
+
+    ops: tuple[Op, ...]
+    rows: list[OpRow]
+    amounts: list[list[Amount]]
+    rates: list[list[float]]
+    """FLOP/s of each op on each unit; 0 where it cannot run."""
+    joules: list[list[float]]
+    """J/FLOP of each op on each unit."""
+    units: list[UnitRow]
+    unit_names: tuple[str, ...]
+    bandwidth: list[tuple[float, ...]]
+    """Bytes/s of each memory as each unit reads it."""
+    byte_joules: list[tuple[float, ...]]
+    memory_names: tuple[str, ...]
+    links: list[LinkRow]
+    """The link of each op; meaningful for collectives."""
+    efficiency: Efficiency
+    power: PowerRow
+
+    @property
+    def columns(self) -> int:
+        """Width of a record."""
+        return R_MEMORY + len(self.memory_names)
+
+
+def build_table(
+    graph: Graph, machine: Machine, engine: Engine, efficiency: Efficiency, link_share: float, link_latency_s: float | None
+) -> Table:
+    """The table of a graph's ops, without those that the engine fuses away."""
+    ops = tuple(op for op in graph.ops if is_kernel(op, engine))
+    units = [_unit_row(unit, machine) for unit in machine.units]
+    ideal = engine.ideal
+    return Table(
+        ops=ops,
+        rows=[_op_row(op, engine) for op in ops],
+        amounts=[_amounts(op) for op in ops],
+        rates=[[_rate(op, unit) for unit in machine.units] for op in ops],
+        joules=[[_joules(op, unit, machine) for unit in machine.units] for op in ops],
+        units=units,
+        unit_names=tuple(unit.name for unit in machine.units),
+        bandwidth=[unit.read_bytes_per_s for unit in machine.units],
+        byte_joules=[unit.read_joules_per_byte for unit in machine.units],
+        memory_names=tuple(_qualified(memory.part, memory.name, machine) for memory in machine.memories),
+        links=[_link_row(op, machine, engine, 1.0 if ideal else link_share, link_latency_s) for op in ops],
+        efficiency=efficiency,
+        power=PowerRow(machine.static_w, 0.0 if ideal else machine.tdp_w),
+    )
+
+
+def is_kernel(op: Op, engine: Engine) -> bool:
+    """Whether an engine launches a kernel for an op, rather than fusing it into its neighbour."""
+    if not op.fused:
+        return True
+    if engine.ideal:
+        return False
+    label = op.name.rsplit(".", 1)[-1] if not op.name.rsplit(".", 1)[-1].isdigit() else op.name.rsplit(".", 2)[-2]
+    return "all" in engine.unfused or any(label.endswith(name) for name in engine.unfused)
+
+
+def usable_dtype(dtype: str, unit: Unit) -> str | None:
+    """The format in which a unit does work of `dtype`: its own, or the nearest wider one; None if there is none."""
+    for candidate in (dtype, *_WIDER.get(dtype, ())):
+        if candidate in unit.peak_flop_per_s:
+            return candidate
+    return None
+
+
+def check_runnable(table: Table, graph: Graph, machine: Machine) -> None:
+    """Raises UnsupportedError if no unit can run some op at all."""
+    for op, rates in zip(table.ops, table.rates, strict=True):
+        if op.kind != "collective" and not any(rates):
+            raise UnsupportedError(
+                f"{op.kind} in {op.dtype} ('{op.name}' of {graph.name}) on {machine.name}",
+                sorted({dtype for unit in machine.units for dtype in unit.peak_flop_per_s}),
+            )
+
+
+def _op_row(op: Op, engine: Engine) -> OpRow:
+    kernels = 1.0
+    if op.kind == "elementwise" and op.block in ("norm", "head") and not op.fused:
+        kernels = engine.norm_kernels
+    span = op.span
+    input_bytes = next((t.bytes_per_element for t in op.tensors if t.role == "activation" and t.read != ZERO), 2.0)
+    narrow = [t for t in op.tensors if t.role == "weight" and BITS[t.dtype] < BITS[op.dtype]] if op.kind == "gemm" else []
+    return OpRow(
+        kind=float(KINDS[op.kind]),
+        repeat=float(op.repeat),
+        kernels=kernels,
+        n=float(op.n),
+        k=float(op.k),
+        groups=float(op.groups),
+        experts=float(op.routing.experts) if op.routing else 0.0,
+        top_k=float(op.routing.top_k) if op.routing else 0.0,
+        heads=float(op.heads),
+        kv_heads=float(op.kv_heads),
+        element_bytes=input_bytes,
+        dequantized=sum(t.read.const for t in narrow),
+        phase=float(PHASES[op.phase]),
+        collective=float(COLLECTIVES[op.collective]) if op.collective else 0.0,
+        causal=1.0 if span.causal else 0.0,
+        window=float(span.window or 0),
+        chunk=float(span.chunk or 0),
+        limit=float(span.limit or 0),
+        source=1.0 if span.source else 0.0,
+    )
+
+
+def _amounts(op: Op) -> list[Amount]:
+    found = [ZERO] * NUM_AMOUNTS
+    found[ROWS] = op.rows
+    found[FLOPS] = op.flops
+    for tensor in op.tensors:
+        moved = (tensor.read + tensor.write) * tensor.bytes_per_element
+        if tensor.role in ("weight", "gradient", "optimizer"):
+            found[WEIGHT_BYTES] = found[WEIGHT_BYTES] + moved
+        elif tensor.role in ("kv", "state"):
+            found[CACHE_BYTES] = found[CACHE_BYTES] + moved
+        else:
+            found[ACTIVATION_BYTES] = found[ACTIVATION_BYTES] + moved
+    return found
+
+
+def _rate(op: Op, unit: Unit) -> float:
+    needed = "gemm" if op.kind == "gemm" else op.kind
+    if needed not in unit.runs and not (needed == "gemm" and "gemv" in unit.runs):
+        return 0.0
+    dtype = usable_dtype(op.dtype, unit)
+    return unit.peak_flop_per_s[dtype] if dtype else 0.0
+
+
+def _joules(op: Op, unit: Unit, machine: Machine) -> float:
+    """J/FLOP in the format used: the file's, else scaled by bits from another format's, else 40% of the dynamic power at peak."""
+    dtype = usable_dtype(op.dtype, unit)
+    if dtype is None:
+        return 0.0
+    if dtype in unit.joules_per_flop:
+        return unit.joules_per_flop[dtype]
+    if unit.joules_per_flop:
+        nearest = min(unit.joules_per_flop, key=lambda known: abs(BITS[known] - BITS[dtype]))
+        return unit.joules_per_flop[nearest] * BITS[dtype] / BITS[nearest]
+    return 0.4 * max(0.0, machine.tdp_w - machine.static_w) / max(unit.peak_flop_per_s.values())
+
+
+def _unit_row(unit: Unit, machine: Machine) -> UnitRow:
+    vector = max(
+        (
+            peak
+            for other in machine.units
+            if other.part == unit.part and other.kind != "matrix"
+            for dtype, peak in other.peak_flop_per_s.items()
+            if dtype in ("fp32", "fp16", "bf16")
+        ),
+        default=max(unit.peak_flop_per_s.values()),
+    )
+    caches = [
+        (position, memory)
+        for position, memory in enumerate(machine.memories)
+        if memory.part == unit.part and memory.kind in ("cache", "scratchpad")
+    ]
+    position, last = max(caches, key=lambda pair: pair[1].capacity_bytes, default=(-1, None))
+    return UnitRow(
+        count=unit.count,
+        tile_m=float(unit.tile[0]),
+        tile_n=float(unit.tile[1]),
+        reuse_rows=unit.reuse_rows,
+        vector_flop_per_s=vector,
+        cache_bytes_per_s=last.bytes_per_s if last else 0.0,
+        cache_bytes=last.capacity_bytes if last else 0.0,
+        cache_joules_per_byte=(last.joules_per_byte or 0.0) if last else 0.0,
+    )
+
+
+def _link_row(op: Op, machine: Machine, engine: Engine, share: float, latency_s: float | None) -> LinkRow:
+    if op.kind != "collective":
+        return LinkRow(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    link = machine.interconnect(op.groups) or Interconnect("none", 0.0, 0.0, 0.0, "switch", 1.0)
+    return LinkRow(
+        bytes_per_s=link.bytes_per_s * share,
+        latency_s=link.latency_s if latency_s is None else min(latency_s, link.latency_s),
+        half_bandwidth_bytes=0.0 if engine.ideal else link.half_bandwidth_bytes,
+        joules_per_byte=link.joules_per_byte,
+        one_shot=1.0 if (engine.one_shot or engine.ideal) and link.topology == "switch" else 0.0,
+        ring=1.0 if link.topology in ("ring", "bus") else 0.0,
+    )
+
+
+def _qualified(part: str, name: str, machine: Machine) -> str:
+    repeated = sum(memory.name == name for memory in machine.memories) > 1
+    return f"{part}.{name}" if part and repeated else name
+
+
+def as_arrays(table: Table) -> dict[str, Any]:
+    """The table as NumPy arrays, for the compiled arithmetic."""
+    import numpy as np
+
+    def records(rows: Sequence[Any], kind: Any) -> Any:
+        dtype = np.dtype([(name, "f8") for name in kind._fields])
+        return np.array([tuple(row) for row in rows], dtype=dtype)
+
+    return {
+        "ops": records(table.rows, OpRow),
+        "amounts": np.array([[tuple(amount) for amount in amounts] for amounts in table.amounts], dtype=np.float64),
+        "units": records(table.units, UnitRow),
+        "rates": np.array(table.rates, dtype=np.float64),
+        "joules": np.array(table.joules, dtype=np.float64),
+        "bandwidth": np.array(table.bandwidth, dtype=np.float64),
+        "byte_joules": np.array(table.byte_joules, dtype=np.float64),
+        "links": records(table.links, LinkRow),
+    }

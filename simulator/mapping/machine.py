@@ -1,0 +1,352 @@
+"""One rank of a machine: the units that compute, the memories they read, the links between ranks.
+
+Flattens a device or a system of devices into plain arrays for the cost model. A part that several main devices share
+(the host of a server) is divided among them. Knows nothing of models or efficiencies.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from simulator import catalog
+from simulator.errors import Problem, SpecError, shorten
+from simulator.spec.hardware import ComputeUnit, DeviceSpec, Link, Memory, Role, Sourced, SystemSpec
+from simulator.spec.loader import load, read_mapping
+
+_RUNS: dict[str, tuple[str, ...]] = {
+    "matrix": ("gemm", "gemv", "attention"),
+    "vector": ("gemm", "gemv", "attention", "scan", "elementwise", "gather"),
+    "scalar": ("gemm", "gemv", "attention", "scan", "elementwise", "gather"),
+}
+_MAIN_HOLDS: tuple[Role, ...] = ("weight", "kv", "state", "activation", "index", "gradient", "optimizer")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A compute unit of one rank."""
+
+    name: str
+    part: str
+    kind: str
+    peak_flop_per_s: dict[str, float]
+    count: float
+    """Independent cores."""
+    tile: tuple[int, int]
+    runs: frozenset[str]
+    near: int | None
+    """Index of the memory it sits next to."""
+    read_bytes_per_s: tuple[float, ...]
+    """Bandwidth from each memory of the machine; 0 where there is no path."""
+    read_joules_per_byte: tuple[float, ...]
+    """Energy of a byte from each memory, with the links on the way."""
+    reuse_rows: float
+    """Activation rows served by one fetch of a weight."""
+    joules_per_flop: dict[str, float]
+    launch_s: float
+    host_launch_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLevel:
+    """A memory of one rank."""
+
+    name: str
+    part: str
+    kind: str
+    capacity_bytes: float
+    bytes_per_s: float
+    joules_per_byte: float | None
+    holds: frozenset[str]
+    technology: str
+    of_main: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Interconnect:
+    """How ranks reach one another."""
+
+    name: str
+    bytes_per_s: float
+    """Per direction and rank."""
+    latency_s: float
+    joules_per_byte: float
+    topology: str
+    max_devices: float
+    half_bandwidth_bytes: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One rank, and what joins ranks."""
+
+    name: str
+    title: str
+    device_class: str
+    """Class of the main device."""
+    architecture: str
+    device: str
+    """Name of the main device's file: what calibrations go by."""
+    units: tuple[Unit, ...]
+    memories: tuple[MemoryLevel, ...]
+    links: tuple[Interconnect, ...]
+    """To its like, fastest first; the last may be a network without a limit on devices."""
+    devices: int
+    """Main devices of the system; 1 for a single device, of which any number may be joined."""
+    is_system: bool
+    tdp_w: float
+    idle_w: float
+    static_w: float
+    purchase_usd: float | None
+    hourly_usd: float | None
+    """Per rank, where the file states it."""
+    assumed: tuple[str, ...] = field(default=())
+    """Places of numbers whose source is `assumed`."""
+
+    def interconnect(self, ranks: int) -> Interconnect | None:
+        """The fastest link that joins so many ranks; None if there is none."""
+        for link in self.links:
+            if ranks <= link.max_devices:
+                return link
+        return self.links[-1] if self.links else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A device as part of a machine: `per_rank` of it for each main device."""
+
+    name: str
+    spec: DeviceSpec
+    per_rank: float
+    computes: bool
+    holds: dict[str, list[Role]] = field(default_factory=dict)
+
+
+def load_machine(name: str) -> Machine:
+    """The machine that a name, an alias or the path of a file stands for.
+
+    >>> load_machine("A100").memories[-1].name
+    'hbm'
+    """
+    path = catalog.find("hardware", name)
+    return _load(path, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@lru_cache(maxsize=256)
+def _load(path: Path, stamp: int) -> Machine:
+    if read_mapping(path).get("class") != "system":
+        spec = load(path, DeviceSpec)
+        return _assemble(spec, [_Placed("", spec, 1.0, True)], spec.links, [], 1, is_system=False)
+    system = load(path, SystemSpec)
+    placed = []
+    main_count = next(part.count.value for part in system.parts if part.name == system.main)
+    for position, part in enumerate(system.parts):
+        try:
+            device_path = catalog.find("hardware", part.device)
+        except Exception as error:
+            raise SpecError([Problem(shorten(path), 0, 0, f"parts.{position}.device", str(error))]) from None
+        placed.append(_Placed(part.name, load(device_path, DeviceSpec), part.count.value / main_count, part.computes, part.holds))
+    placed.sort(key=lambda part: part.name != system.main)
+    return _assemble(system, placed, placed[0].spec.links, system.links, int(main_count), is_system=True)
+
+
+def _assemble(
+    spec: DeviceSpec | SystemSpec,
+    parts: Sequence[_Placed],
+    main_links: Sequence[Link],
+    system_links: Sequence[Link],
+    devices: int,
+    *,
+    is_system: bool,
+) -> Machine:
+    memories: list[MemoryLevel] = []
+    for position, part in enumerate(parts):
+        memories += [_memory(memory, part, position == 0) for memory in part.spec.memory]
+    names = [(memory.part, memory.name) for memory in memories]
+    units: list[Unit] = []
+    for part in parts:
+        if part.computes:
+            units += [_unit(unit, part, parts, memories, names, system_links, devices) for unit in part.spec.compute]
+    main = parts[0].spec
+    power = spec.power if spec.power and spec.power.tdp else None
+    share = 1.0 / devices
+    tdp = float(power.tdp) * share if power and power.tdp else _summed(parts, "tdp")
+    idle = float(power.idle) * share if power and power.idle else _summed(parts, "idle")
+    static = float(power.static) * share if power and power.static else _summed(parts, "static")
+    price = spec.price
+    return Machine(
+        name=spec.name,
+        title=spec.title,
+        device_class=main.class_,
+        architecture=main.architecture or "",
+        device=main.name,
+        units=tuple(units),
+        memories=tuple(memories),
+        links=_interconnects(main_links, system_links, devices),
+        devices=devices,
+        is_system=is_system,
+        tdp_w=tdp,
+        idle_w=min(idle, tdp) if tdp else idle,
+        static_w=min(static, 0.9 * tdp) if tdp else static,
+        purchase_usd=float(price.purchase) * share if price and price.purchase else _purchase(parts),
+        hourly_usd=float(price.hourly) * share if price and price.hourly else None,
+        assumed=_assumed(spec, parts),
+    )
+
+
+def _memory(memory: Memory, part: _Placed, of_main: bool) -> MemoryLevel:
+    holds: frozenset[str]
+    if memory.name in part.holds:
+        holds = frozenset(part.holds[memory.name])
+    elif memory.holds is not None:
+        holds = frozenset(memory.holds)
+    else:
+        holds = frozenset(_MAIN_HOLDS) if memory.kind == "main" else frozenset()
+    return MemoryLevel(
+        name=memory.name,
+        part=part.name,
+        kind=memory.kind,
+        capacity_bytes=memory.capacity.value * part.per_rank,
+        bytes_per_s=memory.bandwidth.value * part.per_rank,
+        joules_per_byte=memory.energy.value if memory.energy else None,
+        holds=holds,
+        technology=memory.technology or memory.kind,
+        of_main=of_main,
+    )
+
+
+def _unit(
+    unit: ComputeUnit,
+    part: _Placed,
+    parts: Sequence[_Placed],
+    memories: Sequence[MemoryLevel],
+    names: Sequence[tuple[str, str]],
+    links: Sequence[Link],
+    devices: int,
+) -> Unit:
+    near = unit.near or next((memory.name for memory in part.spec.memory if memory.kind == "main"), None)
+    bandwidths, energies = [], []
+    for memory in memories:
+        bandwidth, energy = _path(part, memory, parts, links, devices)
+        if memory.part == part.name and memory.name == unit.near and unit.near_bandwidth is not None:
+            bandwidth = unit.near_bandwidth.value * part.per_rank
+        stored = memory.joules_per_byte or 0.0
+        if memory.part == part.name and memory.name == unit.near and unit.near_energy is not None:
+            stored = unit.near_energy.value
+        bandwidths.append(bandwidth)
+        energies.append(energy + stored)
+    overhead = part.spec.overhead
+    launch = float(overhead.launch) if overhead and overhead.launch else 0.0
+    tile = unit.tile or ([128, 128] if unit.kind == "matrix" else [16, 16])
+    return Unit(
+        name=f"{part.name}.{unit.name}" if part.name else unit.name,
+        part=part.name,
+        kind=unit.kind,
+        peak_flop_per_s={dtype: peak.value * part.per_rank for dtype, peak in unit.peak.items()},
+        count=max(1.0, (unit.count.value if unit.count else 1.0) * part.per_rank),
+        tile=(tile[0], tile[1]),
+        runs=frozenset(unit.runs or _RUNS[unit.kind]),
+        near=names.index((part.name, near)) if near is not None else None,
+        read_bytes_per_s=tuple(bandwidths),
+        read_joules_per_byte=tuple(energies),
+        reuse_rows=unit.reuse.value if unit.reuse else 0.0,
+        joules_per_flop={dtype: energy.value for dtype, energy in unit.energy.items()},
+        launch_s=launch,
+        host_launch_s=float(overhead.host_launch) if overhead and overhead.host_launch else launch,
+    )
+
+
+def _path(
+    part: _Placed, memory: MemoryLevel, parts: Sequence[_Placed], links: Sequence[Link], devices: int
+) -> tuple[float, float]:
+    """Bandwidth per rank and link energy per byte from a part to a memory, over the fewest links."""
+    if memory.part == part.name:
+        return memory.bytes_per_s, 0.0
+    if memory.kind in ("cache", "scratchpad"):
+        return 0.0, 0.0
+    main = parts[0].name
+    queue = deque([(part.name, float("inf"), 0.0)])
+    visited = {part.name}
+    while queue:
+        here, bandwidth, energy = queue.popleft()
+        if here == memory.part:
+            return min(bandwidth, memory.bytes_per_s), energy
+        for link in links:
+            if link.between and here in link.between:
+                there = link.between[0] if link.between[1] == here else link.between[1]
+                if there not in visited:
+                    visited.add(there)
+                    shared = link.topology == "bus" or main not in link.between
+                    width = link.bandwidth.value / (devices if shared else 1)
+                    queue.append((there, min(bandwidth, width), energy + (float(link.energy) if link.energy else 0.0)))
+    return 0.0, 0.0
+
+
+def _interconnects(main: Sequence[Link], system: Sequence[Link], devices: int) -> tuple[Interconnect, ...]:
+    own = [link for link in system if link.to in ("peer", "network")]
+    ways = own or [link for link in main if link.to in ("peer", "network")]
+    if not own:
+        ways += [link for link in main if link.to == "host"]
+    found = [
+        Interconnect(
+            link.name,
+            link.bandwidth.value,
+            float(link.latency) if link.latency else 5e-6,
+            float(link.energy) if link.energy else 0.0,
+            link.topology,
+            float(link.max_devices) if link.max_devices else (8.0 if link.to != "network" else 65536.0),
+            float(link.half_bandwidth) if link.half_bandwidth else 0.0,
+        )
+        for link in ways
+    ]
+    return tuple(sorted(found, key=lambda link: -link.bytes_per_s))
+
+
+def _summed(parts: Sequence[_Placed], field_name: str) -> float:
+    total = 0.0
+    for part in parts:
+        power = part.spec.power
+        value = getattr(power, field_name) if power else None
+        if value is None and power is not None and field_name == "static":
+            value = power.idle
+        if value is None:
+            continue
+        drawn = float(value)
+        if not part.computes and field_name == "tdp" and power and power.idle:
+            drawn = float(power.idle)
+        total += drawn * part.per_rank
+    return total
+
+
+def _purchase(parts: Sequence[_Placed]) -> float | None:
+    prices = [(part.spec.price.purchase, part.per_rank) for part in parts if part.spec.price and part.spec.price.purchase]
+    return sum(float(price) * count for price, count in prices) if prices else None
+
+
+def _assumed(spec: DeviceSpec | SystemSpec, parts: Sequence[_Placed]) -> tuple[str, ...]:
+    found: list[str] = []
+    for owner in {id(spec): spec, **{id(part.spec): part.spec for part in parts}}.values():
+        keys = {key for key, source in owner.sources.items() if source.kind == "assumed"}
+        for field_name in type(owner).model_fields:
+            _collect(getattr(owner, field_name), f"{owner.name}: {field_name}", keys, found)
+    return tuple(found)
+
+
+def _collect(value: object, place: str, keys: set[str], found: list[str]) -> None:
+    if isinstance(value, Sourced):
+        if value.source in keys:
+            found.append(place)
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            _collect(inner, f"{place}.{key}", keys, found)
+    elif isinstance(value, list):
+        for inner in value:
+            label = getattr(inner, "name", None)
+            _collect(inner, f"{place}.{label}" if label else place, keys, found)
+    elif hasattr(type(value), "model_fields"):
+        for key in type(value).model_fields:
+            if key not in ("name", "sources"):
+                _collect(getattr(value, key), f"{place}.{key}", keys, found)

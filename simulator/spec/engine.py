@@ -1,0 +1,125 @@
+"""What an engine file and a calibration file may hold: how software reaches the hardware's rates.
+
+An engine (vLLM, llama.cpp, ...) adds host time, fusion and memory policy; a calibration says which share of a datasheet
+rate the kernels of a device reach. Both are data: the cost model knows no engine and no device by name.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from simulator.spec.hardware import DeviceClass, Source
+from simulator.spec.loader import Spec
+from simulator.spec.quantity import Count, Fraction, Size, Time
+
+
+class EngineSpec(Spec):
+    """An inference engine."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    title: str
+    aliases: list[str] = Field(default_factory=list)
+    notes: str | None = None
+    sources: dict[str, Source]
+    default_source: str | None = None
+    ideal: bool = False
+    """Datasheet rates, unique bytes, no overhead of any kind: the speed of light."""
+    host_step: Time
+    """Host time of one decode step that the device waits for (scheduling, sampling, detokenising)."""
+    host_prefill: Time
+    """The same for a step that starts sequences."""
+    host_per_sequence: Time
+    """Further host time per sequence of a step."""
+    kernel_host_factor: Fraction
+    """Host time to issue one kernel, over the device's own `host_launch`, where no graph is replayed."""
+    graph_decode: bool
+    """Decode steps replay a captured graph: kernels cost no host time."""
+    graph_prefill: bool = False
+    unfused: list[str] = Field(default_factory=list)
+    """Names of small ops (rope, activation, residual, qk_norm, ...) that are kernels of their own; `all` for every one."""
+    norm_kernels: Count
+    """Kernels that one norm takes (1 where it is fused with the residual sum)."""
+    compute_factor: Fraction
+    """Share of the calibrated GEMM and attention rates that its kernels reach."""
+    bandwidth_factor: Fraction
+    """Share of the calibrated memory rates that its kernels reach."""
+    memory_fraction: Fraction
+    """Share of the device memory it may use."""
+    workspace: Size
+    """Context, kernels and buffers besides tensors."""
+
+    max_batched_tokens: Count
+    """Most prompt tokens in one step; longer prompts are cut into chunks."""
+    spills: bool = False
+    """Uses further memories (host DRAM, DDR tier, flash) when the first is full."""
+    all_reduce: Literal["one_shot", "ring"] = "one_shot"
+    """one_shot: small messages are written to every peer at once; ring: always a ring."""
+
+
+class GemmEfficiency(Spec):
+    """Matrix products of many rows, on the unit of one kind."""
+
+    compute: Fraction
+    """Share of the peak that a large, well-shaped product sustains inside its tiles."""
+    bandwidth: Fraction
+    """Share of the memory bandwidth that operands stream at."""
+    vector_bandwidth: Fraction
+    """The same for the matrix-vector kernel that few rows use."""
+    vector_rows: Count
+    """Rows that one pass of the matrix-vector kernel serves."""
+    fill: Time
+    """Pipeline fill and drain of one wave of tiles."""
+
+
+class AttentionEfficiency(Spec):
+    """Fused attention."""
+
+    compute: Fraction
+    """Share of the peak in prefill, at long sequences."""
+    bandwidth: Fraction
+    """Share of the memory bandwidth at which decode reads the cache."""
+    floor: Time
+    """Shortest time of the kernel besides its launch (split, reduction)."""
+    query_tile: Count
+    """Query rows of one block of prefill."""
+
+
+class Calibration(Spec):
+    """Efficiencies of a device, of an architecture, or of a class, whichever is the most specific that exists."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    title: str
+    devices: list[str] = Field(default_factory=list)
+    """Device files it holds for. The most specific match wins: device, architecture, class."""
+    architectures: list[str] = Field(default_factory=list)
+    classes: list[DeviceClass] = Field(default_factory=list)
+    sources: dict[str, Source]
+    default_source: str | None = None
+    tag: Literal["in-grid", "transferred", "datasheet"]
+    """How well founded predictions made with it are."""
+    default_engine: str
+    """Engine that a prediction uses when none is named."""
+    interval_low: Fraction
+    interval_high: Fraction
+    """90% of measured over predicted times lie between these ratios."""
+    gemm: GemmEfficiency
+    attention: AttentionEfficiency
+    elementwise_bandwidth: Fraction
+    scan_compute: Fraction
+    """Share of the vector peak that recurrences sustain."""
+    cache_bandwidth: Fraction
+    """Share of the last-level cache's bandwidth that tiles stream at."""
+    launch: Time | None = None
+    """Replaces the device's own `overhead.launch`: kernel to kernel, with the tail of the one and the ramp of the next."""
+    sharpness: Count
+    """Exponent p of the soft maximum (a^p + b^p)^(1/p) of compute and memory time; high means that they overlap fully."""
+    dequantize: Count
+    """Vector operations to expand one weight stored in fewer bits than it is multiplied in."""
+    link_bandwidth: Fraction
+    """Share of a link's bandwidth that collectives reach."""
+    link_latency: Time | None = None
+    """Replaces the link's own latency: one collective of a tiny message."""
+    saturating_share: Fraction
+    """Share of the cores that is enough to saturate the memory bandwidth."""
