@@ -109,7 +109,7 @@ def _calibrations(paths: tuple[tuple[Path, int], ...]) -> tuple[Calibration, ...
     return tuple(loaded)
 
 
-IDEAL = Efficiency(1, 1, 1, 1, 0, 1, 1, 0, 1, 1, 1, 1, 0, 100, 0, 0, 1)
+IDEAL = Efficiency(1, 1, 1, 1, 0, 1, 1, 0, 1, 1, 1, 1, 100, 0, 0, 1)
 """Datasheet rates and nothing else."""
 
 
@@ -119,7 +119,6 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
         return IDEAL
     gemm, attention = calibration.gemm, calibration.attention
     compute, bandwidth = engine.compute_factor, engine.bandwidth_factor
-    launch = calibration.launch.value if calibration.launch else max((unit.launch_s for unit in machine.units), default=0.0)
     return Efficiency(
         gemm_compute=gemm.compute.value * compute,
         gemm_bandwidth=gemm.bandwidth.value * bandwidth,
@@ -133,7 +132,6 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
         elementwise_bandwidth=calibration.elementwise_bandwidth.value * bandwidth,
         scan_compute=calibration.scan_compute.value * compute,
         cache_bandwidth=calibration.cache_bandwidth.value,
-        launch_s=launch,
         sharpness=calibration.sharpness.value,
         dequantize=calibration.dequantize.value,
         saturating_share=calibration.saturating_share.value,

@@ -11,6 +11,7 @@ import math
 
 from simulator.cost.layout import (
     ACTIVATION_BYTES,
+    ALL,
     ALL_GATHER,
     ALL_REDUCE,
     ALL_TO_ALL,
@@ -40,11 +41,27 @@ from simulator.cost.layout import (
     R_UNIT,
     REDUCE_SCATTER,
     ROWS,
+    S_FAILED,
+    S_PREFILL_DEVICE,
+    S_PREFILL_J,
+    S_STEP_DEVICE,
+    S_STEP_J,
+    S_TPOT,
+    S_TTFT,
     SCAN,
     WEIGHT_BYTES,
 )
 
-TILES = ((256.0, 128.0), (128.0, 256.0), (128.0, 128.0), (64.0, 128.0), (64.0, 64.0), (32.0, 64.0), (16.0, 64.0), (16.0, 128.0))
+TILES = (
+    (256.0, 128.0),
+    (128.0, 256.0),
+    (128.0, 128.0),
+    (64.0, 128.0),
+    (64.0, 64.0),
+    (32.0, 64.0),
+    (16.0, 64.0),
+    (16.0, 128.0),
+)
 """Output tiles [m, n] that GEMM libraries choose from, where the unit's largest tile admits them."""
 SPLITS = (1.0, 2.0, 4.0, 8.0)
 """Parts of the summed dimension that work side by side (split-K)."""
@@ -65,7 +82,12 @@ def soft_maximum(a: float, b: float, c: float, sharpness: float) -> float:
 def quantity(amount, tokens, sequences, sampled, pairs, context):  # type: ignore[no-untyped-def]
     """An `Amount` at the features of a step."""
     return (
-        amount[0] + amount[1] * tokens + amount[2] * sequences + amount[3] * sampled + amount[4] * pairs + amount[5] * context
+        amount[0]
+        + amount[1] * tokens
+        + amount[2] * sequences
+        + amount[3] * sampled
+        + amount[4] * pairs
+        + amount[5] * context
     )
 
 
@@ -269,8 +291,27 @@ def op_on_unit(  # type: ignore[no-untyped-def]
 
 
 def time_op(  # type: ignore[no-untyped-def]
-    i, ops, amounts, tokens, seqs, sampled, pairs, context,
-    units, rates, joules, bandwidth, byte_joules, place, eff, link, power, times, trial, best, record,
+    i,
+    ops,
+    amounts,
+    tokens,
+    seqs,
+    sampled,
+    pairs,
+    context,
+    units,
+    rates,
+    joules,
+    bandwidth,
+    byte_joules,
+    place,
+    eff,
+    link,
+    power,
+    times,
+    trial,
+    best,
+    record,
 ):
     """Adds one op (all its repeats) to `record` on the unit that finishes it first; returns False if none can run it."""
     op = ops[i]
@@ -302,11 +343,25 @@ def time_op(  # type: ignore[no-untyped-def]
         trial[R_COMPUTE] = 0.0
         trial[R_CACHE] = 0.0
         time = op_on_unit(
-            op, rows, flops, weight, cache, activation, seqs, query, unit, rates[i][u], bandwidth[u], place, eff, times, trial
+            op,
+            rows,
+            flops,
+            weight,
+            cache,
+            activation,
+            seqs,
+            query,
+            unit,
+            rates[i][u],
+            bandwidth[u],
+            place,
+            eff,
+            times,
+            trial,
         )
         if time < 0.0:
             continue
-        launch = eff.launch_s * op.kernels
+        launch = unit.launch_s * op.kernels
         time += launch
         compute_j = flops * joules[i][u]
         cache_j = min(activation, 0.5 * unit.cache_bytes) * unit.cache_joules_per_byte
@@ -338,12 +393,30 @@ def time_op(  # type: ignore[no-untyped-def]
 
 
 def time_step(  # type: ignore[no-untyped-def]
-    which, slices, ops, amounts, units, rates, joules, bandwidth, byte_joules, place, eff, links, power, times, trial, best, records
+    which,
+    slices,
+    ops,
+    amounts,
+    units,
+    rates,
+    joules,
+    bandwidth,
+    byte_joules,
+    place,
+    eff,
+    links,
+    power,
+    times,
+    trial,
+    best,
+    records,
+    totals,
 ):
     """Times the ops of one step into `records` (a row per op, cleared first); returns the first op no unit can run, or -1.
 
     `slices`: rows of (sequences, query, past, source, sampled). Attention is timed slice by slice, everything else on
-    the step as a whole. `which`: ALL, DENSE (all but attention) or ATTENDING (attention only).
+    the step as a whole. `which`: ALL, DENSE (all but attention) or ATTENDING (attention only); rows of the other ops
+    keep what they held. `totals` gets the sum of all rows.
     """
     failed = -1
     for i in range(len(ops)):
@@ -380,4 +453,122 @@ def time_step(  # type: ignore[no-untyped-def]
             units, rates, joules, bandwidth, byte_joules, place, eff, link, power, times, trial, best, record,
         ):  # fmt: skip
             failed = i
+    for c in range(len(totals)):
+        totals[c] = 0.0
+    for i in range(len(ops)):
+        record = records[i]
+        for c in range(len(totals)):
+            totals[c] += record[c]
     return failed
+
+
+def step_seconds(totals, host, sequences: float, decoding: bool) -> float:  # type: ignore[no-untyped-def]
+    """Seconds of a step: the device or the host's launches, whichever is slower, then what the device waits for."""
+    device = totals[R_TIME]
+    graph = host.graph_decode if decoding else host.graph_prefill
+    issue = 0.0 if graph > 0.0 else totals[R_KERNELS] * host.kernel_s
+    waited = host.step_s if decoding else host.prefill_s
+    return max(device, issue) + waited + host.per_sequence_s * sequences
+
+
+# Nodes and weights of the 3-point Gauss-Legendre rule on [0, 1]: exact where a step's time is a quintic of the context.
+NODES = ((0.1127016653792583, 5.0 / 18.0), (0.5, 8.0 / 18.0), (0.8872983346207417, 5.0 / 18.0))
+
+
+def static_batch(  # type: ignore[no-untyped-def]
+    batch,
+    prompt,
+    output,
+    source,
+    stages,
+    host,
+    ops,
+    amounts,
+    units,
+    rates,
+    joules,
+    bandwidth,
+    byte_joules,
+    place,
+    eff,
+    links,
+    power,
+    times,
+    trial,
+    best,
+    records,
+    totals,
+    prefill_totals,
+    decode_totals,
+    result,
+):
+    """A batch of equal sequences, prefilled and then decoded together, on one rank of a pipeline of `stages`.
+
+    Prefill runs in steps of at most `host.max_tokens` tokens: several sequences, or chunks of one, whose mean cost is
+    that of the middle chunk. Decode is integrated over the growing context. n steps through p stages take
+    (n + p - 1) / p step times; p micro-batches decode side by side. `result` gets the S_ columns, the totals arrays what
+    their steps consist of (all prefill steps; one mean decode step).
+    """
+    for c in range(len(totals)):
+        prefill_totals[c] = 0.0
+        decode_totals[c] = 0.0
+    for c in range(len(result)):
+        result[c] = 0.0
+    result[S_FAILED] = -1.0
+    micro = math.ceil(batch / min(stages, batch))
+    steps = 0.0
+    sequences = 0.0
+    remaining = 0.0
+    if prompt >= host.max_tokens:
+        chunks = prompt / host.max_tokens
+        part = (1.0, host.max_tokens, 0.5 * (prompt - host.max_tokens), source, 1.0 / chunks)
+        steps = batch * chunks
+        sequences = 1.0
+    else:
+        sequences = min(float(micro), math.floor(host.max_tokens / prompt))
+        steps = math.floor(batch / sequences)
+        remaining = batch - steps * sequences
+        part = (sequences, prompt, 0.0, source, 1.0)
+    seconds = 0.0
+    for turn in range(2):
+        times_run = steps
+        if turn == 1:
+            if remaining <= 0.0:
+                continue
+            times_run = 1.0
+            sequences = remaining
+            part = (remaining, prompt, 0.0, source, 1.0)
+        failed = time_step(
+            ALL, (part,), ops, amounts, units, rates, joules, bandwidth, byte_joules, place, eff, links, power,
+            times, trial, best, records, totals,
+        )  # fmt: skip
+        if failed >= 0:
+            result[S_FAILED] = float(failed)
+            return
+        seconds += times_run * step_seconds(totals, host, sequences, False)
+        for c in range(len(totals)):
+            prefill_totals[c] += times_run * totals[c]
+    count = steps + (1.0 if remaining > 0.0 else 0.0)
+    result[S_PREFILL_DEVICE] = prefill_totals[R_TIME]
+    result[S_TTFT] = seconds * (count + stages - 1.0) / (count * stages)
+    result[S_PREFILL_J] = prefill_totals[R_ENERGY] + power.static_w * result[S_TTFT] * stages
+    if output <= 1.0:
+        return
+    low = prompt - 0.5
+    width = output - 1.0
+    which = ALL
+    for node, weight in NODES:
+        failed = time_step(
+            which, ((float(micro), 1.0, low + node * width, source, 1.0),), ops, amounts, units, rates, joules, bandwidth,
+            byte_joules, place, eff, links, power, times, trial, best, records, totals,
+        )  # fmt: skip
+        if failed >= 0:
+            result[S_FAILED] = float(failed)
+            return
+        which = ATTENDING
+        step = step_seconds(totals, host, float(micro), True)
+        result[S_TPOT] += weight * step
+        result[S_STEP_J] += weight * (min(stages, batch) * totals[R_ENERGY] + power.static_w * step * stages)
+        result[S_STEP_DEVICE] += weight * totals[R_TIME]
+        for c in range(len(totals)):
+            decode_totals[c] += weight * totals[c]

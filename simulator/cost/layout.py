@@ -9,12 +9,23 @@ from typing import NamedTuple
 
 # Kinds of op.
 GEMM, ATTENTION, SCAN, ELEMENTWISE, GATHER, COLLECTIVE = range(6)
-KINDS = {"gemm": GEMM, "attention": ATTENTION, "scan": SCAN, "elementwise": ELEMENTWISE, "gather": GATHER, "collective": COLLECTIVE}
+KINDS = {
+    "gemm": GEMM,
+    "attention": ATTENTION,
+    "scan": SCAN,
+    "elementwise": ELEMENTWISE,
+    "gather": GATHER,
+    "collective": COLLECTIVE,
+}
 
 # Kinds of collective.
 ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, SEND = range(5)
 COLLECTIVES = {
-    "all_reduce": ALL_REDUCE, "all_gather": ALL_GATHER, "reduce_scatter": REDUCE_SCATTER, "all_to_all": ALL_TO_ALL, "send": SEND,
+    "all_reduce": ALL_REDUCE,
+    "all_gather": ALL_GATHER,
+    "reduce_scatter": REDUCE_SCATTER,
+    "all_to_all": ALL_TO_ALL,
+    "send": SEND,
 }
 
 # Phases of an op.
@@ -30,7 +41,24 @@ PLACE_WEIGHT, PLACE_CACHE, PLACE_ACTIVATION, NUM_PLACES = range(4)
 ALL, DENSE, ATTENDING = range(3)
 
 # What is recorded of an op, before the columns of the memories.
-R_TIME, R_COMPUTE, R_CACHE, R_LINK, R_LAUNCH, R_ENERGY, R_COMPUTE_J, R_CACHE_J, R_LINK_J, R_UNIT, R_KERNELS, R_MEMORY = range(12)
+(
+    R_TIME,
+    R_COMPUTE,
+    R_CACHE,
+    R_LINK,
+    R_LAUNCH,
+    R_ENERGY,
+    R_COMPUTE_J,
+    R_CACHE_J,
+    R_LINK_J,
+    R_UNIT,
+    R_KERNELS,
+    R_MEMORY,
+) = range(12)
+
+
+# What `kernels.static_batch` returns.
+S_TTFT, S_TPOT, S_PREFILL_J, S_STEP_J, S_FAILED, S_PREFILL_DEVICE, S_STEP_DEVICE, NUM_STATIC = range(8)
 
 
 class OpRow(NamedTuple):
@@ -75,6 +103,7 @@ class UnitRow(NamedTuple):
     """Of the last level of cache or scratchpad before main memory; 0 without one."""
     cache_bytes: float
     cache_joules_per_byte: float
+    launch_s: float
 
 
 class Efficiency(NamedTuple):
@@ -92,7 +121,6 @@ class Efficiency(NamedTuple):
     elementwise_bandwidth: float
     scan_compute: float
     cache_bandwidth: float
-    launch_s: float
     sharpness: float
     dequantize: float
     saturating_share: float
@@ -109,6 +137,20 @@ class LinkRow(NamedTuple):
     one_shot: float
     ring: float
     """1 if only neighbours are joined."""
+
+
+class HostRow(NamedTuple):
+    """What the host adds to a step."""
+
+    step_s: float
+    prefill_s: float
+    per_sequence_s: float
+    kernel_s: float
+    """To issue one kernel without a graph."""
+    graph_decode: float
+    graph_prefill: float
+    max_tokens: float
+    """Prompt tokens of one step."""
 
 
 class PowerRow(NamedTuple):

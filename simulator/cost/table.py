@@ -32,6 +32,7 @@ from simulator.errors import UnsupportedError
 from simulator.graph.op import BITS, Graph, Op
 from simulator.graph.step import ZERO, Amount
 from simulator.mapping.machine import Interconnect, Machine, Unit
+from simulator.spec.engine import Calibration
 
 _WIDER: dict[str, tuple[str, ...]] = {
     "int1": ("int2", "int4", "int8", "fp16", "bf16", "tf32", "fp32"),
@@ -82,12 +83,15 @@ class Table:
 
 
 def build_table(
-    graph: Graph, machine: Machine, engine: Engine, efficiency: Efficiency, link_share: float, link_latency_s: float | None
+    graph: Graph, machine: Machine, engine: Engine, efficiency: Efficiency, calibration: Calibration
 ) -> Table:
     """The table of a graph's ops, without those that the engine fuses away."""
     ops = tuple(op for op in graph.ops if is_kernel(op, engine))
-    units = [_unit_row(unit, machine) for unit in machine.units]
     ideal = engine.ideal
+    launch = calibration.launch.value if calibration.launch else None
+    units = [_unit_row(unit, machine, 0.0 if ideal else launch) for unit in machine.units]
+    link_share = 1.0 if ideal else calibration.link_bandwidth.value
+    link_latency_s = calibration.link_latency.value if calibration.link_latency else None
     return Table(
         ops=ops,
         rows=[_op_row(op, engine) for op in ops],
@@ -99,7 +103,7 @@ def build_table(
         bandwidth=[unit.read_bytes_per_s for unit in machine.units],
         byte_joules=[unit.read_joules_per_byte for unit in machine.units],
         memory_names=tuple(_qualified(memory.part, memory.name, machine) for memory in machine.memories),
-        links=[_link_row(op, machine, engine, 1.0 if ideal else link_share, link_latency_s) for op in ops],
+        links=[_link_row(op, machine, engine, link_share, link_latency_s) for op in ops],
         efficiency=efficiency,
         power=PowerRow(machine.static_w, 0.0 if ideal else machine.tdp_w),
     )
@@ -139,7 +143,9 @@ def _op_row(op: Op, engine: Engine) -> OpRow:
         kernels = engine.norm_kernels
     span = op.span
     input_bytes = next((t.bytes_per_element for t in op.tensors if t.role == "activation" and t.read != ZERO), 2.0)
-    narrow = [t for t in op.tensors if t.role == "weight" and BITS[t.dtype] < BITS[op.dtype]] if op.kind == "gemm" else []
+    narrow = (
+        [t for t in op.tensors if t.role == "weight" and BITS[t.dtype] < BITS[op.dtype]] if op.kind == "gemm" else []
+    )
     return OpRow(
         kind=float(KINDS[op.kind]),
         repeat=float(op.repeat),
@@ -199,7 +205,7 @@ def _joules(op: Op, unit: Unit, machine: Machine) -> float:
     return 0.4 * max(0.0, machine.tdp_w - machine.static_w) / max(unit.peak_flop_per_s.values())
 
 
-def _unit_row(unit: Unit, machine: Machine) -> UnitRow:
+def _unit_row(unit: Unit, machine: Machine, launch_s: float | None) -> UnitRow:
     vector = max(
         (
             peak
@@ -225,6 +231,7 @@ def _unit_row(unit: Unit, machine: Machine) -> UnitRow:
         cache_bytes_per_s=last.bytes_per_s if last else 0.0,
         cache_bytes=last.capacity_bytes if last else 0.0,
         cache_joules_per_byte=(last.joules_per_byte or 0.0) if last else 0.0,
+        launch_s=unit.launch_s if launch_s is None else launch_s,
     )
 
 

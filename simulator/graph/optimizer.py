@@ -16,6 +16,7 @@ from simulator.graph.op import BITS, Collective, Op, Role, Routing, Split, Tenso
 from simulator.graph.step import ZERO
 
 Recompute = Literal["none", "selective", "full"]
+When = Literal["forward", "backward", "update"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,8 @@ OPTIMIZERS: dict[str, Optimizer] = {
 class TrainingPlan:
     """How a network is trained. The defaults are mixed-precision AdamW: 16 bytes per parameter on one rank.
 
-    The step a training graph is evaluated at is one micro-batch of one data-parallel rank; the graph's counts are those of
-    one whole optimizer step of that rank, so forward and backward ops repeat `gradient_accumulation` times.
+    The step a training graph is evaluated at is one micro-batch of one data-parallel rank; the graph's counts are
+    those of one whole optimizer step of that rank, so forward and backward ops repeat `gradient_accumulation` times.
     """
 
     recompute: Recompute = "none"
@@ -87,7 +88,7 @@ class TrainingPlan:
     lora_rank: int | None = None
     """Train only low-rank adapters of this rank (arXiv 2106.09685) and freeze the rest."""
     lora_targets: tuple[str, ...] = ("*_proj", "experts_*")
-    """Patterns of the names of the GEMMs that get an adapter; by default the projections of attention, FFN and mixers."""
+    """Patterns of the names of the GEMMs that get an adapter; by default the projections of attention, FFN, mixers."""
     gradient_accumulation: int = 1
     """Micro-batches per optimizer step."""
     flash_attention: bool = True
@@ -226,7 +227,7 @@ def update_ops(group: Group, plan: TrainingPlan) -> list[Op]:
     ]
 
 
-def gather_ops(group: Group, plan: TrainingPlan, when: Literal["forward", "backward", "update"]) -> list[Op]:
+def gather_ops(group: Group, plan: TrainingPlan, when: When) -> list[Op]:
     """The all-gather of weights that ranks hold in shares.
 
     ZeRO-3 gathers every weight, frozen ones too, before the forward and again before the backward pass of each

@@ -90,7 +90,6 @@ STYLES: dict[str, Style] = {
     "orion": Style(norm_bias=True),
     "helium": LLAMA,
 }  # fmt: skip
-STYLES["yi"] = STYLES["llama"]
 """model_type -> how it differs from llama. Defaults of absent keys are those of the family's HF config class."""
 
 

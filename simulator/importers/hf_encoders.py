@@ -42,7 +42,9 @@ def bert(c: Config) -> Architecture:
 
 def distilbert(c: Config) -> Architecture:
     """BERT without token types and pooler."""
-    return bert(Config({"type_vocab_size": 0, "intermediate_size": c.integer("hidden_dim"), **c.data}, c.family, "", c.problems))
+    return bert(
+        Config({"type_vocab_size": 0, "intermediate_size": c.integer("hidden_dim"), **c.data}, c.family, "", c.problems)
+    )
 
 
 def albert(c: Config) -> Architecture:
@@ -66,18 +68,14 @@ def modernbert(c: Config) -> Architecture:
     """Gated MLP, no biases, rotary; local attention of 128 but in every third layer; the first layer lacks a norm."""
     style = replace(BERT, qkv_bias="attention_bias", output_bias="attention_bias", mlp_bias="mlp_bias", gated=True,
                     norm_bias=c.flag("norm_bias", False), rotary=True, learned_positions=None)  # fmt: skip
-    layers, hidden = c.integer("num_hidden_layers"), c.integer("hidden_size")
+    layers = c.integer("num_hidden_layers")
     every, width = c.integer("global_attn_every_n_layers", 3), c.integer("local_attention", 128)
     full, mlp = attention(c, style, causal=False), feed_forward(c, style)
     given = c.items("layer_types", layers)
     kinds = given or ["full_attention" if i % every == 0 else "sliding_attention" for i in range(layers)]
-    blocks = [
-        block(style, full if kind == "full_attention" else replace(full, window=width), mlp) for kind in kinds
-    ]
-    # Of the head, the norm has no bias and the transform none; the embedding's norm stands for the first layer's.
-    return network(
-        c, style, blocks, decode=False, head="lm", embedding_norm=False, extra_parameters=hidden * hidden + hidden
-    )
+    blocks = [block(style, full if kind == "full_attention" else replace(full, window=width), mlp) for kind in kinds]
+    # The norm after the embedding stands for the one that the first layer lacks.
+    return network(c, style, blocks, decode=False, head="mlm", embedding_norm=False, final_norm_bias=style.norm_bias)
 
 
 def t5(c: Config, sparse: bool = False) -> Architecture:
@@ -117,7 +115,13 @@ def _sides(c: Config, positions: int, source: int, fixed: bool) -> Architecture:
     def layer(side: str, **changes: object) -> Block:
         heads, width = c.integer(f"{side}_attention_heads"), c.integer(f"{side}_ffn_dim")
         own = Attention(
-            heads, heads, max(1, hidden // heads), qkv_bias=True, output_bias=True, rotary=False, causal=side == "decoder"
+            heads,
+            heads,
+            max(1, hidden // heads),
+            qkv_bias=True,
+            output_bias=True,
+            rotary=False,
+            causal=side == "decoder",
         )
         mlp = FeedForward(width, gated=False, bias=True, activation=c.text("activation_function", "gelu"))
         made = Block(own, mlp, repeat=c.integer(f"{side}_layers"), norm_bias=True)
@@ -163,7 +167,8 @@ def vit(c: Config) -> Architecture:
     stem = c.integer("num_channels", 3) * patch * patch * hidden + hidden + hidden
     return Architecture(
         "", c.family, 0, hidden, (layer,), tokens, position_embeddings=tokens, head="class", head_bias=True,
-        classes=classes, final_norm_bias=True, extra_parameters=stem, dtype=c.dtype(), decode=False, fixed_tokens=tokens,
+        classes=classes, final_norm_bias=True, extra_parameters=stem, dtype=c.dtype(), decode=False,
+        fixed_tokens=tokens,
     )  # fmt: skip
 
 

@@ -215,7 +215,9 @@ def gemma_small(c: Config) -> Architecture:
     3n adds to each layer a low-rank branch (laurel) and the mixing of altup_num_inputs residual streams.
     """
     fourth = c.family.startswith("gemma4")
-    style = replace(GEMMA, norms=4, qk_norm="head", windows="pattern", period=6 if fourth else 5, window=512, kv_heads=2)
+    style = replace(
+        GEMMA, norms=4, qk_norm="head", windows="pattern", period=6 if fourth else 5, window=512, kv_heads=2
+    )
     layers, hidden = c.integer("num_hidden_layers"), c.integer("hidden_size")
     shared = c.integer("num_kv_shared_layers", 0 if fourth else 15, least=0)
     narrow = c.integer("hidden_size_per_layer_input", 256, least=0)
@@ -267,7 +269,9 @@ FAMILIES: dict[str, Callable[[Config], Architecture]] = {
     "olmoe": uniform(replace(LLAMA, qk_norm="full")),
     "granitemoe": granite_moe,
     "granitemoeshared": granite_moe,
-    "qwen2_moe": lambda c: qwen_moe(c, replace(QWEN3, qk_norm="none", qkv_bias=True, output_bias=False, head_dim=None), True),
+    "qwen2_moe": lambda c: qwen_moe(
+        c, replace(QWEN3, qk_norm="none", qkv_bias=True, output_bias=False, head_dim=None), True
+    ),
     "qwen3_moe": qwen_moe,
     "deepseek": deepseek,
     "deepseek_v2": latent_decoder,

@@ -1,4 +1,4 @@
-"""What HF decoder configs have in common, read once: attention, windows, feed-forward, and the network around the blocks.
+"""What HF decoder configs have in common, read once: attention, windows, feed-forward, the network around the blocks.
 
 A `Style` says in which of these ways a family differs from a llama-like decoder. Knows no family by itself.
 """
@@ -63,7 +63,9 @@ def attention(c: Config, style: Style, **changes: Any) -> Attention:
     head_dim = changes.pop("head_dim", None) or c.maybe("head_dim") or style.head_dim
     if head_dim is None:
         if hidden % heads:
-            c.problem(f"hidden_size {hidden} is not a multiple of num_attention_heads {heads}, and there is no head_dim")
+            c.problem(
+                f"hidden_size {hidden} is not a multiple of num_attention_heads {heads}, and there is no head_dim"
+            )
         head_dim = max(1, hidden // heads)
     if heads % kv_heads:
         c.problem(f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}")
@@ -166,10 +168,9 @@ def network(c: Config, style: Style, layers: Iterable[Block], **changes: Any) ->
         position_embeddings=positions,
         head_bias=switched(c, style.head_bias),
         dtype=c.dtype(),
-        extra_parameters=0 if style.norm_weight else -hidden,
     )
-    if not style.norm_weight:
-        made = replace(made, final_norm=False, extra_parameters=0)
+    if not style.norm_weight:  # The builder gives every final norm its weights.
+        made = replace(made, final_norm=False)
     return replace(made, **changes)
 
 

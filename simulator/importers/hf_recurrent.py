@@ -51,7 +51,7 @@ def mamba1(c: Config, inner_norm: bool = False) -> SelectiveScan:
 
 
 def mamba2(c: Config, heads_key: str, width_key: str, *, state: int, groups: int, norm: bool = True) -> SelectiveScan:
-    """Mamba-2 with its heads under the key `heads_key` and their width under `width_key` ("auto": fills the expansion)."""
+    """Mamba-2 with its heads under the key `heads_key` and their width under `width_key` ("auto": the rest)."""
     heads = c.integer(heads_key)
     given = c.find(width_key)[1]
     if given is None or given == "auto":
@@ -118,9 +118,7 @@ def bamba(c: Config) -> Architecture:
 def falcon_h1(c: Config) -> Architecture:
     """Attention and Mamba-2 side by side in every layer. HF defaults: state 256, 1 group, no gated norm."""
     style = replace(LLAMA, kv_heads=8)
-    scan = mamba2(
-        c, "mamba_num_heads", "mamba_head_dim", state=256, groups=1, norm=c.flag("mamba_rms_norm", False)
-    )
+    scan = mamba2(c, "mamba_num_heads", "mamba_head_dim", state=256, groups=1, norm=c.flag("mamba_rms_norm", False))
     layer = block(style, attention(c, style), feed_forward(c, style), parallel_mixer=scan)
     return network(c, style, [replace(layer, repeat=c.integer("num_hidden_layers"))])
 
@@ -143,7 +141,9 @@ def nemotron_h(c: Config) -> Architecture:
     style = Style(gated=False, mlp_bias="mlp_bias", norms=1, kv_heads=8, head_dim=128, activation="relu2")
     words = {"mamba": "M", "attention": "*", "mlp": "-", "moe": "E"}
     listed = c.items("layers_block_type")
-    pattern = [words.get(str(word), str(word)) for word in listed] if listed else list(c.text("hybrid_override_pattern", ""))
+    pattern = (
+        [words.get(str(word), str(word)) for word in listed] if listed else list(c.text("hybrid_override_pattern", ""))
+    )
     if not pattern:
         c.problem("needs 'hybrid_override_pattern' or 'layers_block_type'; add it to the config")
     blocks: list[Block] = []
@@ -156,7 +156,9 @@ def nemotron_h(c: Config) -> Architecture:
         elif letter == "-":
             blocks.append(block(style, None, feed_forward(c, style)))
         elif letter == "E":
-            shared = c.integer("moe_shared_expert_intermediate_size", 0, least=0) * c.integer("n_shared_experts", 1, least=0)
+            shared = c.integer("moe_shared_expert_intermediate_size", 0, least=0) * c.integer(
+                "n_shared_experts", 1, least=0
+            )
             routed = replace(experts(c, shared=shared, router_bias=True), gated=False)
             blocks.append(block(style, None, routed))
         else:
@@ -223,26 +225,24 @@ def kimi_linear(c: Config) -> Architecture:
     style = Style()
     width_shared = shared_width(c)
     channel = after_dense(c, style, experts(c, shared=width_shared, router_bias=True))
-    # dt_bias: one per channel of the recurrence.
-    return network(
-        c,
-        style,
-        [
-            block(style, full if i + 1 in chosen else delta, channel(i), extra_parameters=0 if i + 1 in chosen else heads * width)
-            for i in range(layers)
-        ],
-    )  # fmt: skip
+    blocks = []
+    for i in range(layers):
+        if i + 1 in chosen:
+            blocks.append(block(style, full, channel(i)))
+        else:  # dt_bias: one weight per channel of the recurrence.
+            blocks.append(block(style, delta, channel(i), extra_parameters=heads * width))
+    return network(c, style, blocks)
 
 
 def rwkv5(c: Config) -> Architecture:
-    """RWKV-5 (Eagle): six vectors of token shift, a decay and a bonus per channel."""
-    return _rwkv(c, "rwkv5", (), vectors=4 + 2 + 2)
+    """RWKV-5 (Eagle): four vectors of token shift, a decay and a bonus per channel."""
+    return _rwkv(c, "rwkv5", (), vectors=4 + 2)
 
 
 def rwkv6(c: Config) -> Architecture:
-    """RWKV-6 (Finch): decay and the five token shifts through low-rank projections (64 and 32; twice that from 4096 on)."""
+    """RWKV-6 (Finch): decay and the five token shifts through low-rank projections (64 and 32, or twice)."""
     wide = 2 if c.integer("hidden_size") >= 4096 else 1
-    return _rwkv(c, "rwkv6", (64 * wide, *([32 * wide] * 5)), vectors=6 + 1 + 1 + 2)
+    return _rwkv(c, "rwkv6", (64 * wide, *([32 * wide] * 5)), vectors=6 + 2)
 
 
 def rwkv7(c: Config) -> Architecture:
@@ -258,7 +258,7 @@ def rwkv7(c: Config) -> Architecture:
             ("gate_low_rank_dim", 0.6, 0.8),
         )
     )
-    return _rwkv(c, "rwkv7", ranks, vectors=6 + 1 + 1 + 1 + 3 + 1)
+    return _rwkv(c, "rwkv7", ranks, vectors=6 + 3 + 3)
 
 
 def _rwkv(c: Config, flavour: Any, ranks: tuple[int, ...], vectors: int) -> Architecture:
@@ -268,9 +268,7 @@ def _rwkv(c: Config, flavour: Any, ranks: tuple[int, ...], vectors: int) -> Arch
     mixer = LinearAttention(flavour, heads, heads, width, width, lora_ranks=ranks)
     seventh = flavour == "rwkv7"
     default = 4 * hidden if seventh else int(hidden * 3.5) // 32 * 32
-    mlp = FeedForward(
-        c.integer("intermediate_size", default), gated=False, activation="relu2", receptance=not seventh
-    )
+    mlp = FeedForward(c.integer("intermediate_size", default), gated=False, activation="relu2", receptance=not seventh)
     shift = hidden * (1 if seventh else 2)
     style = Style(norm_bias=True, rotary=False, embedding_norm=True)
     layer = block(style, mixer, mlp, repeat=layers, extra_parameters=vectors * hidden + shift)

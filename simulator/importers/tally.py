@@ -111,7 +111,9 @@ class Ledger:
         fused: bool,
     ) -> None:
         """Work without a matrix product; one-element constants are part of the instruction."""
-        read = [self.read(value) for value in inputs if not (value.static and (value.elements <= 1 or not value.stored))]
+        read = [
+            self.read(value) for value in inputs if not (value.static and (value.elements <= 1 or not value.stored))
+        ]
         operands = (*read, *(self.write(value) for value in outputs))
         rows = prod(outputs[0].shape[:-1]) if outputs and outputs[0].shape else 1
         width = outputs[0].shape[-1] if outputs and outputs[0].shape else 1
@@ -122,8 +124,8 @@ class Ledger:
         """Rows of `table` looked up by `indices`."""
         operands = [self.read(table, output.elements, looked_up=True), self.write(output)]
         if not indices.static:
-            operands.insert(1, Operand(indices.name, "index", indices.dtype, indices.elements,
-                                       overhead_bits=indices.overhead_bits))  # fmt: skip
+            bits = indices.overhead_bits
+            operands.insert(1, Operand(indices.name, "index", indices.dtype, indices.elements, overhead_bits=bits))
         width = output.shape[-1] if output.shape else 1
         rows = output.elements / max(1, width)
         self.counts.append(Count(name, "gather", tuple(operands), 0.0, output.dtype, rows, width))
@@ -235,12 +237,11 @@ class Ledger:
             pairs = reach * (reach + 1) // 2 + max(0, queries - keys) * keys
         operands = (self.read(query), self.read(key), self.read(value), self.write(output))
         flops = batch * pairs * heads * (2.0 * (head_dim + value_dim) + SOFTMAX_FLOPS)
-        self.counts.append(
-            Count(
-                name, "attention", operands, flops, query.dtype, float(batch * queries), heads=heads, kv_heads=kv_heads,
-                head_dim=head_dim, value_dim=value_dim, causal=causal,
-            )  # fmt: skip
-        )
+        count = Count(
+            name, "attention", operands, flops, query.dtype, float(batch * queries), heads=heads, kv_heads=kv_heads,
+            head_dim=head_dim, value_dim=value_dim, causal=causal,
+        )  # fmt: skip
+        self.counts.append(count)
 
     def recurrence(
         self,
@@ -255,10 +256,10 @@ class Ledger:
         gates: int,
         directions: int,
     ) -> None:
-        """An LSTM, GRU or plain RNN over `positions` (time steps x batch): the input products as one GEMM, then the scan.
+        """An LSTM, GRU or plain RNN over `positions` (time steps x batch): the input products as a GEMM, then the scan.
 
-        `weights`: input matrix, recurrent matrix, then biases. The scan has 2 g h^2 + 6 g h FLOPs per position and reads
-        the recurrent matrix once.
+        `weights`: input matrix, recurrent matrix, then biases. The scan has 2 g h^2 + 6 g h FLOPs per position and
+        reads the recurrent matrix once.
         """
         matrix, recurrent, *biases = weights
         rows, n = positions * directions, gates * hidden
@@ -288,14 +289,10 @@ def _op(sizes: list[int], column: Sequence[Count]) -> Op:
     for operands in zip(*(count.operands for count in column), strict=True):
         one = operands[0]
         once = one.role == "weight" and not one.looked_up
-        tensors.append(
-            Tensor(
-                one.name, one.role, one.dtype,
-                read=_amount(first.name, sizes, [operand.read for operand in operands], once=once),
-                write=_amount(first.name, sizes, [operand.write for operand in operands], once=False),
-                resident=Amount(const=one.resident), overhead_bits=one.overhead_bits,
-            )  # fmt: skip
-        )
+        read = _amount(first.name, sizes, [operand.read for operand in operands], once=once)
+        write = _amount(first.name, sizes, [operand.write for operand in operands], once=False)
+        kept = Amount(const=one.resident)
+        tensors.append(Tensor(one.name, one.role, one.dtype, read, write, kept, overhead_bits=one.overhead_bits))
     if any((count.n, count.k) != (first.n, first.k) for count in column):
         raise ImportFormatError(f"node '{first.name}': the batch is not a row dimension of its product")
     groups = max(1, first.groups // sizes[0]) if first.batched else first.groups

@@ -103,6 +103,8 @@ class Machine:
     purchase_usd: float | None
     hourly_usd: float | None
     """Per rank, where the file states it."""
+    engine: str | None = None
+    """Engine that the system file asks for."""
     assumed: tuple[str, ...] = field(default=())
     """Places of numbers whose source is `assumed`."""
 
@@ -148,7 +150,9 @@ def _load(path: Path, stamp: int) -> Machine:
             device_path = catalog.find("hardware", part.device)
         except Exception as error:
             raise SpecError([Problem(shorten(path), 0, 0, f"parts.{position}.device", str(error))]) from None
-        placed.append(_Placed(part.name, load(device_path, DeviceSpec), part.count.value / main_count, part.computes, part.holds))
+        placed.append(
+            _Placed(part.name, load(device_path, DeviceSpec), part.count.value / main_count, part.computes, part.holds)
+        )
     placed.sort(key=lambda part: part.name != system.main)
     return _assemble(system, placed, placed[0].spec.links, system.links, int(main_count), is_system=True)
 
@@ -193,6 +197,7 @@ def _assemble(
         static_w=min(static, 0.9 * tdp) if tdp else static,
         purchase_usd=float(price.purchase) * share if price and price.purchase else _purchase(parts),
         hourly_usd=float(price.hourly) * share if price and price.hourly else None,
+        engine=spec.engine if isinstance(spec, SystemSpec) else None,
         assumed=_assumed(spec, parts),
     )
 
@@ -239,7 +244,7 @@ def _unit(
         bandwidths.append(bandwidth)
         energies.append(energy + stored)
     overhead = part.spec.overhead
-    launch = float(overhead.launch) if overhead and overhead.launch else 0.0
+    launch = float(unit.launch or (overhead.launch if overhead else None) or 0.0)
     tile = unit.tile or ([128, 128] if unit.kind == "matrix" else [16, 16])
     return Unit(
         name=f"{part.name}.{unit.name}" if part.name else unit.name,
@@ -322,7 +327,9 @@ def _summed(parts: Sequence[_Placed], field_name: str) -> float:
 
 
 def _purchase(parts: Sequence[_Placed]) -> float | None:
-    prices = [(part.spec.price.purchase, part.per_rank) for part in parts if part.spec.price and part.spec.price.purchase]
+    prices = [
+        (part.spec.price.purchase, part.per_rank) for part in parts if part.spec.price and part.spec.price.purchase
+    ]
     return sum(float(price) * count for price, count in prices) if prices else None
 
 

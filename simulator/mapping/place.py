@@ -105,7 +105,9 @@ def place(machine: Machine, need: Need, policy: Policy, preference: tuple[int, i
             left -= taken
         row[first] += left
         short += left
-        shares.append(tuple(part / size for part in row) if size > 0 else tuple(1.0 if p == first else 0.0 for p in range(count)))
+        shares.append(
+            tuple(part / size for part in row) if size > 0 else tuple(1.0 if p == first else 0.0 for p in range(count))
+        )
     return Placement((shares[0], shares[1], activation), short, capacity)
 
 

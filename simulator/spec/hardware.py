@@ -70,6 +70,8 @@ class ComputeUnit(Spec):
     """Energy per byte from `near` as this unit sees it (inside a bank, without the interface). Default: the memory's."""
     reuse: Count | None = None
     """Activation rows served by one fetch of a weight from `near`. PIM bank MACs: 1. Default: no limit."""
+    launch: Time | None = None
+    """Replaces `overhead.launch` for this unit (an NPU's driver call beside a CPU)."""
     energy: dict[Dtype, EnergyPerFlop] = Field(default_factory=dict)
     """Switching energy per FLOP, without memory or leakage."""
 
@@ -254,6 +256,8 @@ class SystemSpec(_Described):
     class_: Literal["system"] = Field(alias="class")
     main: str
     """The part whose count is what `--devices` counts and among which a model is sharded."""
+    engine: str | None = None
+    """Engine of predictions that name none. Default: that of the main device's calibration."""
     parts: list[Part] = Field(min_length=1)
     links: list[Link] = Field(default_factory=list)
     """Between parts, or `to: peer` among the main devices; overrides the devices' own."""

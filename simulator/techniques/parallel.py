@@ -81,7 +81,9 @@ def _shard_op(op: Op, parallelism: Parallelism) -> Op:
     if tp == 1 or op.split == "none":
         return op
     kv_share = max(1, op.kv_heads // tp) / op.kv_heads if op.kv_heads else 1.0 / tp
-    tensors = tuple(_shard_tensor(tensor, 1.0 / tp, kv_share if op.kind == "attention" else 1.0 / tp) for tensor in op.tensors)
+    tensors = tuple(
+        _shard_tensor(tensor, 1.0 / tp, kv_share if op.kind == "attention" else 1.0 / tp) for tensor in op.tensors
+    )
     changed = replace(op, tensors=tensors, flops=op.flops * (1.0 / tp))
     if op.kind == "attention":
         return replace(changed, heads=op.heads // tp, kv_heads=max(1, op.kv_heads // tp))
@@ -107,7 +109,9 @@ def _shard_experts(op: Op, parallelism: Parallelism) -> Op:
     replicas = max(1.0, ep / parallelism.tp)
     rows = op.rows * (replicas / ep)
     share = 1.0 / inner
-    width = {"column": (math.ceil(op.n / inner), op.k), "row": (op.n, math.ceil(op.k / inner))}.get(op.split, (op.n, op.k))
+    width = {"column": (math.ceil(op.n / inner), op.k), "row": (op.n, math.ceil(op.k / inner))}.get(
+        op.split, (op.n, op.k)
+    )
     tensors = []
     for tensor in op.tensors:
         if tensor.role == "weight":
@@ -122,7 +126,9 @@ def _shard_experts(op: Op, parallelism: Parallelism) -> Op:
         n=width[0],
         k=width[1],
         groups=max(1, op.groups // ep),
-        routing=Routing(assert_routing.experts // ep, assert_routing.top_k) if ep == 1 else _local(assert_routing, ep, replicas),
+        routing=Routing(assert_routing.experts // ep, assert_routing.top_k)
+        if ep == 1
+        else _local(assert_routing, ep, replicas),
     )
 
 
@@ -149,8 +155,17 @@ def _resident_share(tensor: Tensor, share: float) -> Tensor:
 def _stage_boundary(graph: Graph, pp: int) -> Op:
     message = Tensor("message", "activation", graph.dtype, read=Amount(tokens=float(graph.hidden)))
     return Op(
-        "stage.send", "collective", (message,), repeat=pp - 1, dtype=graph.dtype, rows=Amount(tokens=1.0), n=graph.hidden,
-        groups=2, block="other", collective="send", axis="pp",
+        "stage.send",
+        "collective",
+        (message,),
+        repeat=pp - 1,
+        dtype=graph.dtype,
+        rows=Amount(tokens=1.0),
+        n=graph.hidden,
+        groups=2,
+        block="other",
+        collective="send",
+        axis="pp",
     )
 
 

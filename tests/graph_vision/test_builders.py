@@ -10,7 +10,6 @@ from simulator.errors import GraphError, SpecError, UnknownNameError
 from simulator.graph.convolution import FeatureMap, Recorder, convolution, full_attention, window_output
 from simulator.graph.networks import BUILDERS, network_graph
 
-
 SMALL_UNET: dict[str, Any] = {
     "latent": [4, 8, 8],
     "channels": [8, 16],

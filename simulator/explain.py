@@ -1,0 +1,130 @@
+"""Where the time goes: every op with its terms, what bounds it, and what would help most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from simulator.cost.layout import (
+    R_CACHE,
+    R_COMPUTE,
+    R_ENERGY,
+    R_LAUNCH,
+    R_LINK,
+    R_MEMORY,
+    R_TIME,
+    R_UNIT,
+    HostRow,
+)
+from simulator.cost.runner import Runner, Shares, StaticBatch
+from simulator.graph.step import Slice, Step
+from simulator.result import OpCost
+
+if TYPE_CHECKING:
+    from simulator.predict import Predictor
+
+
+def terms(runner: Runner, row: Sequence[float]) -> dict[str, float]:
+    """Seconds of each term of a record: compute, each memory, cache, link, launch. Terms overlap; they do not sum."""
+    found = {"compute": row[R_COMPUTE]}
+    for position, name in enumerate(runner.table.memory_names):
+        found[f"memory {name}"] = row[R_MEMORY + position]
+    found |= {"cache": row[R_CACHE], "link": row[R_LINK], "launch": row[R_LAUNCH]}
+    return found
+
+
+def dominant(
+    runner: Runner,
+    prefill: Sequence[float],
+    decode: Sequence[float],
+    steps: float,
+    host: HostRow,
+    static: StaticBatch,
+    prefill_s: float,
+    decode_s: float,
+) -> str:
+    """The term that takes most of a run: a run's ops by their own largest term, or the host."""
+    summed: dict[str, float] = {}
+    for row, weight in ((prefill, 1.0), (decode, steps)):
+        for name, seconds in terms(runner, row).items():
+            summed[name] = summed.get(name, 0.0) + seconds * weight
+    host_s = prefill_s + decode_s - static.prefill_device_s - static.step_device_s * steps
+    summed["host"] = max(0.0, host_s)
+    return max(summed, key=lambda name: summed[name])
+
+
+def explain_ops(
+    predictor: Predictor, batch: int, prompt: float, output: int, source: float, shares: Shares
+) -> tuple[OpCost, ...]:
+    """The ops of the whole prefill as one step, and of the middle decode step."""
+    limit = predictor._host.max_tokens
+    at_once = max(1.0, min(float(batch), limit // max(prompt, 1.0)))
+    steps: list[tuple[str, Step]] = [("prefill", (Slice(at_once, min(prompt, limit), 0.0, source),))]
+    if output > 1:
+        steps.append(("decode", (Slice(float(batch), 1.0, prompt + (output - 2) / 2.0, source),)))
+    found: list[OpCost] = []
+    for phase, step in steps:
+        predictor.runner.step(step, shares)
+        found.extend(_costs(predictor.runner, phase, step))
+    return tuple(found)
+
+
+def _costs(runner: Runner, phase: str, step: Step) -> list[OpCost]:
+    table = runner.table
+    records = [[float(value) for value in record] for record in runner.records]
+    total = sum(record[R_TIME] for record in records) or 1.0
+    found = []
+    for op, record in zip(table.ops, records, strict=True):
+        if record[R_TIME] <= 0.0:
+            continue
+        unit = int(record[R_UNIT])
+        memories = {name: record[R_MEMORY + i] for i, name in enumerate(table.memory_names) if record[R_MEMORY + i] > 0}
+        moved = {name: record[R_MEMORY + i] * table.bandwidth[unit][i] for i, name in enumerate(table.memory_names)}
+        named = terms(runner, record)
+        found.append(
+            OpCost(
+                phase=phase,
+                op=op.name,
+                block=op.block,
+                kind=op.kind,
+                unit=table.unit_names[unit] if op.kind != "collective" else (op.collective or "link"),
+                time_s=record[R_TIME],
+                compute_s=record[R_COMPUTE],
+                memory_s=memories,
+                cache_s=record[R_CACHE],
+                link_s=record[R_LINK],
+                launch_s=record[R_LAUNCH],
+                bound=max(named, key=lambda name: named[name]),
+                share=record[R_TIME] / total,
+                flops=op.flops_at(step),
+                memory_bytes={name: size for name, size in moved.items() if size > 0},
+                energy_j=record[R_ENERGY],
+            )
+        )
+    return found
+
+
+def what_helps(ops: Sequence[OpCost], bound: str) -> str:
+    """One sentence: the largest bound of the slowest phase, and the change that would shrink it most."""
+    if not ops:
+        return "Nothing was computed."
+    by_bound: dict[tuple[str, str], float] = {}
+    for op in ops:
+        by_bound[op.phase, op.bound] = by_bound.get((op.phase, op.bound), 0.0) + op.share
+    phase = "decode" if any(op.phase == "decode" for op in ops) else "prefill"
+    largest = max((key for key in by_bound if key[0] == phase), key=lambda key: by_bound[key])
+    slowest = max((op for op in ops if (op.phase, op.bound) == largest), key=lambda op: op.time_s)
+    share = by_bound[largest]
+    start = f"{share:.0%} of a {phase} step is bound by {largest[1]}, most of it in {slowest.op}"
+    if bound == "host":
+        start = f"Most of the time the device waits for the host; on the device itself, {start[0].lower()}{start[1:]}"
+    return f"{start}: {_REMEDY.get(largest[1].split()[0], _REMEDY['memory'])}"
+
+
+_REMEDY = {
+    "compute": "a narrower number format with a native rate, or more devices, would help most.",
+    "memory": "fewer bytes (quantized weights or cache, a larger batch to share the weights) or more bandwidth would help most.",
+    "cache": "larger tiles, or fusing the ops around it, would help most.",
+    "link": "less tensor parallelism, a faster interconnect, or overlapping communication would help most.",
+    "launch": "replaying a graph, fusing small ops, or a larger batch would help most.",
+}

@@ -1,0 +1,184 @@
+"""What a prediction is asked for: a model, a machine, an engine, a shape of work and a division among devices.
+
+Resolves names to objects and refuses what cannot be, before anything is computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simulator.errors import ScenarioError, SpecError, UnknownNameError
+
+if TYPE_CHECKING:
+    from simulator.cost.efficiency import Engine
+    from simulator.graph.build import Model
+    from simulator.mapping.machine import Machine
+    from simulator.spec.engine import Calibration
+    from simulator.techniques.parallel import Parallelism
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One question, by names."""
+
+    model: str
+    hardware: str
+    batch: int = 1
+    input_tokens: int = 512
+    output_tokens: int = 128
+    engine: str | None = None
+    """None: the engine that the system or the device's calibration names."""
+    devices: int | None = None
+    """None: tp x pp x dp."""
+    tp: int | None = None
+    """None: all devices that pp and dp leave over."""
+    pp: int = 1
+    ep: int = 1
+    dp: int = 1
+    weight_dtype: str | None = None
+    """Storage format of the weights of linear layers. None: the model's own."""
+    kv_dtype: str | None = None
+    activation_dtype: str | None = None
+    """Format of the arithmetic of linear layers (8-bit weights and activations)."""
+    techniques: tuple[str, ...] = ()
+    images: int = 0
+    """Images per sequence, for vision-language models; their tokens come on top of `input_tokens`."""
+    place: tuple[tuple[str, str], ...] = ()
+    """Roles pinned to memories, as ("kv", "flash")."""
+
+    def with_(self, **changes: Any) -> Scenario:
+        """This scenario with other values."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The objects that a scenario's names stand for."""
+
+    scenario: Scenario
+    model: Model
+    machine: Machine
+    engine: Engine
+    calibration: Calibration
+    parallelism: Parallelism
+
+
+def resolve(scenario: Scenario) -> Resolved:
+    """Raises UnknownNameError, SpecError or ScenarioError."""
+    from simulator.cost.efficiency import find_calibration, load_engine
+    from simulator.mapping.machine import load_machine
+    from simulator.techniques.parallel import check
+
+    model = prepared_model(scenario)
+    machine = load_machine(scenario.hardware)
+    if not machine.units:
+        raise ScenarioError(
+            f"{machine.name} computes nothing by itself; use it as a part of a system in hardware/system/"
+        )
+    calibration = find_calibration(machine)
+    engine = load_engine(scenario.engine or machine.engine or calibration.default_engine)
+    parallelism = _parallelism(scenario, machine)
+    check(model, parallelism)
+    if scenario.images < 0 or (scenario.devices is not None and scenario.devices < 1):
+        raise ScenarioError(
+            f"images must be at least 0 and devices at least 1, got {scenario.images} and {scenario.devices}"
+        )
+    if scenario.images and model.vision is None:
+        raise ScenarioError(f"{model.name} takes no images; leave --images at 0")
+    return Resolved(scenario, model, machine, engine, calibration, parallelism)
+
+
+def named_files(scenario: Scenario) -> list[str]:
+    """The files that a scenario's own names stand for."""
+    from simulator import catalog
+
+    found = [
+        catalog.find("hardware", scenario.hardware),
+        *(catalog.find("technique", name) for name in scenario.techniques),
+    ]
+    found.append(Path(scenario.model) if scenario.model.endswith(".onnx") else catalog.find("model", scenario.model))
+    return [str(path) for path in found]
+
+
+def prepared_model(scenario: Scenario) -> Model:
+    """The model with the scenario's number formats and techniques applied."""
+    from simulator.techniques.apply import apply_all
+
+    return apply_all(load_model(scenario.model), scenario)
+
+
+def load_model(name: str) -> Model:
+    """The model that a name, an alias, or the path of a model file, `config.json` or ONNX file stands for."""
+    from simulator import catalog
+
+    if name.endswith(".onnx"):
+        path = Path(name)
+    else:
+        path = catalog.find("model", name)
+    return _load_model(path, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@lru_cache(maxsize=128)
+def _load_model(path: Path, stamp: int) -> Model:
+    from simulator.graph.build import Model, model_from_architecture
+
+    if path.suffix == ".onnx":
+        from simulator.importers.onnx import graph_from_onnx
+
+        return Model(path.stem, graph_from_onnx(path), decode=False, title=path.stem)
+    from simulator.importers.hf_config import architecture_from_config
+    from simulator.spec.loader import check, read_mapping
+    from simulator.spec.model import ModelSpec
+
+    data = read_mapping(path)
+    if "config" not in data and "network" not in data and ("model_type" in data or path.suffix == ".json"):
+        return model_from_architecture(architecture_from_config(data, path.parent.name or path.stem))
+    spec = check(data, ModelSpec, path)
+    if spec.config is not None:
+        return replace(model_from_architecture(architecture_from_config(spec.config, spec.name)), title=spec.title)
+    from simulator.graph.networks import network_graph
+
+    assert spec.network is not None
+    graph = network_graph(spec.network.builder, spec.network.arguments, spec.name)
+    return Model(spec.name, graph, decode=False, title=spec.title)
+
+
+def check_lengths(model: Model, batch: float, input_tokens: float, output_tokens: float, images: int = 0) -> None:
+    """Raises ScenarioError for a batch or a length below 1, and for a context beyond the model's limit."""
+    if batch < 1 or input_tokens < 1 or output_tokens < 1:
+        for label, value in (("batch", batch), ("input", input_tokens), ("output", output_tokens)):
+            if not value >= 1:
+                raise ScenarioError(f"{label} must be at least 1, got {value}")
+    if model.max_context is None or not model.decode or model.encoder is not None:
+        return
+    total = input_tokens + output_tokens + images * model.image_tokens
+    if total > model.max_context:
+        raise ScenarioError(
+            f"{total} tokens of context are beyond the {model.max_context} that {model.name} was made for; "
+            f"lower --input or --output to {model.max_context} in sum"
+        )
+
+
+def _parallelism(scenario: Scenario, machine: Machine) -> Parallelism:
+    from simulator.techniques.parallel import Parallelism
+
+    rest = scenario.pp * scenario.dp
+    devices = scenario.devices or (
+        scenario.tp * rest if scenario.tp else machine.devices if machine.is_system else rest
+    )
+    if scenario.devices is None and scenario.tp is None and machine.is_system and devices % rest:
+        raise ScenarioError(f"pp x dp = {rest} does not divide the {devices} devices of {machine.name}")
+    tp = scenario.tp if scenario.tp is not None else max(1, devices // rest)
+    if tp * rest != devices:
+        raise ScenarioError(
+            f"tp x pp x dp = {tp} x {scenario.pp} x {scenario.dp} = {tp * rest} is not the {devices} devices"
+        )
+    if machine.is_system and devices > machine.devices:
+        raise ScenarioError(f"{devices} devices are asked for, and {machine.name} has {machine.devices}")
+    return Parallelism(tp=tp, pp=scenario.pp, ep=scenario.ep, dp=scenario.dp)
+
+
+__all__ = ["Resolved", "Scenario", "SpecError", "UnknownNameError", "load_model", "prepared_model", "resolve"]
