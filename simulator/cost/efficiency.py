@@ -109,7 +109,7 @@ def _calibrations(paths: tuple[tuple[Path, int], ...]) -> tuple[Calibration, ...
     return tuple(loaded)
 
 
-IDEAL = Efficiency(1, 1, 1, 1, 0, 1, 1, 0, 1, 1, 1, 1, 100, 0, 0, 1)
+IDEAL = Efficiency(1, 1, 1, 1, 0, 1, 1, 0, 1, 1, 1, 1, 100, 0, 0, 1, 1)
 """Datasheet rates and nothing else."""
 
 
@@ -135,5 +135,6 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
         sharpness=calibration.sharpness.value,
         dequantize=calibration.dequantize.value,
         saturating_share=calibration.saturating_share.value,
+        multicast=calibration.multicast.value,
         ideal=0.0,
     )

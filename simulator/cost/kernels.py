@@ -157,7 +157,7 @@ def tiled_gemm(m, op, active, unit, rate, eff, memory_s, dequantize_s):  # type:
     """The best tile and split: soft maximum of tile waves, main memory and cache.
 
     Waves: ceil(tiles split / cores), each 2 tm tn k / split FLOPs on one core, and a fill. Cache: every tile streams
-    its (tm + tn) k operands. Memory is saturated only by enough cores at work along n. `m` is the rows of one group.
+    its (tm + tn) k operands, shared by `multicast` neighbours. Memory is saturated only by enough cores at work along n. `m` is the rows of one group.
     """
     best = math.inf
     best_compute = 0.0
@@ -179,12 +179,15 @@ def tiled_gemm(m, op, active, unit, rate, eff, memory_s, dequantize_s):  # type:
             compute = waves * (2.0 * tm * tn * depth / core_rate + eff.fill_s) + dequantize_s * math.ceil(m / tm)
             cache = 0.0
             if cache_rate > 0.0:
-                streamed = tiles * (tm + tn) * op.k * op.element_bytes
+                streamed = tiles * (tm + tn) * op.k * op.element_bytes / eff.multicast
                 if split > 1.0:
                     streamed += split * active * m * op.n * 8.0
                 cache = streamed / cache_rate
             reach = min(1.0, active * columns * split / (eff.saturating_share * unit.count))
-            time = soft_maximum(compute, memory_s / reach, cache, eff.sharpness)
+            memory = memory_s / reach
+            if max(compute, memory, cache) >= best:
+                continue
+            time = soft_maximum(compute, memory, cache, eff.sharpness)
             if time < best:
                 best = time
                 best_compute = compute

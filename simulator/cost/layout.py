@@ -124,6 +124,7 @@ class Efficiency(NamedTuple):
     sharpness: float
     dequantize: float
     saturating_share: float
+    multicast: float
     ideal: float
 
 

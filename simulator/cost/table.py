@@ -175,7 +175,7 @@ def _amounts(op: Op) -> list[Amount]:
     found[FLOPS] = op.flops
     for tensor in op.tensors:
         moved = (tensor.read + tensor.write) * tensor.bytes_per_element
-        if tensor.role in ("weight", "gradient", "optimizer"):
+        if tensor.role in ("weight", "gradient", "optimizer") and op.kind != "collective":
             found[WEIGHT_BYTES] = found[WEIGHT_BYTES] + moved
         elif tensor.role in ("kv", "state"):
             found[CACHE_BYTES] = found[CACHE_BYTES] + moved

@@ -68,11 +68,18 @@ def _graph_network(arguments: Mapping[str, Any], name: str) -> Graph:
     return graph_network(check(dict(arguments), GraphNetwork, Path(name)), name)
 
 
-BUILDERS: dict[str, Callable[..., Graph]] = {
+def _recommender(arguments: Mapping[str, Any], name: str) -> Graph:
+    from simulator.graph.recommender import Recommender, recommender
+
+    return recommender(check(dict(arguments), Recommender, Path(name)), name)
+
+
+BUILDERS: dict[str, Builder] = {
     "convnet": _convnet,
     "unet": _unet,
     "image_autoencoder": _image_autoencoder,
     "diffusion_transformer": _diffusion_transformer,
     "joint_transformer": _joint_transformer,
     "graph_network": _graph_network,
+    "recommender": _recommender,
 }

@@ -21,8 +21,9 @@ def _words(text: str) -> list[str]:
 VIEWS = frozenset(
     _words(
         "view reshape _unsafe_view t transpose permute expand expand_as unsqueeze squeeze flatten unflatten detach "
-        "alias dropout feature_dropout alpha_dropout lift_fresh_copy lift_fresh view_as movedim swapaxes swapdims numpy_T mT "
-        "getitem split split_with_sizes chunk unbind select slice narrow diagonal tensor_split unfold as_strided"
+        "alias dropout feature_dropout alpha_dropout lift_fresh_copy lift_fresh view_as movedim swapaxes swapdims "
+        "numpy_T mT getitem split split_with_sizes chunk unbind select slice narrow diagonal tensor_split unfold "
+        "as_strided"
     )
 )
 """No work of their own."""
@@ -40,9 +41,9 @@ IGNORED = frozenset(
 COPIES = frozenset(
     _words(
         "clone contiguous cat concat stack copy _to_copy to type_as pad constant_pad_nd reflection_pad1d "
-        "reflection_pad2d replication_pad2d roll flip repeat repeat_interleave gather upsample_nearest1d upsample_nearest2d "
-        "pixel_shuffle pixel_unshuffle where masked_fill tril triu index_put slice_scatter select_scatter scatter hstack vstack "
-        "channel_shuffle fill"
+        "reflection_pad2d replication_pad2d roll flip repeat repeat_interleave gather upsample_nearest1d "
+        "upsample_nearest2d pixel_shuffle pixel_unshuffle where masked_fill tril triu index_put slice_scatter "
+        "select_scatter scatter hstack vstack channel_shuffle fill"
     )
 )
 """Move elements without arithmetic; compilers fuse most of them into a neighbour."""

@@ -302,8 +302,14 @@ def _op(sizes: list[int], column: Sequence[Count]) -> Op:
         rows=_amount(first.name, sizes, [count.rows for count in column], once=False),
         heads=first.heads, kv_heads=first.kv_heads, head_dim=first.head_dim, value_dim=first.value_dim,
         span=Span(causal=first.causal), split="heads" if first.kind == "attention" else "none",
-        block=first.name.split(".")[0].strip("/").split("/")[0] or "other", fused=first.fused,
+        block=_block(first), fused=first.fused,
     )  # fmt: skip
+
+
+def _block(count: Count) -> str:
+    """The outermost module in a name such as `layer1.0.conv` or `/layer1/0/Conv`; the kind where there is none."""
+    parts = count.name.strip("/").replace("/", ".").split(".")
+    return parts[0] if len(parts) > 1 else count.kind
 
 
 def _amount(name: str, sizes: list[int], values: list[float], *, once: bool) -> Amount:

@@ -59,11 +59,7 @@ def graph_from_exported_program(
         raise ImportFormatError(f"an ExportedProgram of torch.export is needed, not {type(program).__name__}")
     nodes = list(program.graph.nodes)
     _refuse_unknown(nodes)
-    stored = {
-        spec.arg.name: spec.target
-        for spec in program.graph_signature.input_specs
-        if spec.kind.name in ("PARAMETER", "BUFFER", "CONSTANT_TENSOR")
-    }
+    stored = _stored(program)
     size, symbol = _batch(nodes, stored, dims or {})
     points = [1, 2] if symbol else [0]
     counts: dict[int, list[Count]] = {}
@@ -72,6 +68,17 @@ def graph_from_exported_program(
         counts[max(1, _integer(size, sizes))] = _count(nodes, stored, sizes)
     graph = Graph(name, ops_of(counts), dtype=_dtype(next(iter(counts.values()))))
     return verify(graph, "graph_from_exported_program")
+
+
+def _stored(program: Any) -> dict[str, str]:
+    """Placeholder -> the parameter or buffer it is; tied ones have one name."""
+    first: dict[int, str] = {}
+    found = {}
+    for spec in program.graph_signature.input_specs:
+        if spec.kind.name in ("PARAMETER", "BUFFER", "CONSTANT_TENSOR"):
+            tensor = program.state_dict.get(spec.target)
+            found[spec.arg.name] = spec.target if tensor is None else first.setdefault(id(tensor), spec.target)
+    return found
 
 
 def _refuse_unknown(nodes: Sequence[Any]) -> None:

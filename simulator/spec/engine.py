@@ -113,6 +113,8 @@ class Calibration(Spec):
     """Share of the last-level cache's bandwidth that tiles stream at."""
     launch: Time | None = None
     """Replaces the device's own `overhead.launch`: kernel to kernel, with the tail of the one and the ramp of the next."""
+    multicast: Count
+    """Neighbouring cores that share one read of an operand from the cache (thread block clusters, systolic rows)."""
     sharpness: Count
     """Exponent p of the soft maximum (a^p + b^p)^(1/p) of compute and memory time; high means that they overlap fully."""
     dequantize: Count

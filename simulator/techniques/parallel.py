@@ -66,12 +66,22 @@ def shard(graph: Graph, parallelism: Parallelism) -> Graph:
         ranks = {"tp": parallelism.tp, "ep": parallelism.ep, "pp": parallelism.pp, "dp": parallelism.dp, "cp": 1}
         if op.kind == "collective":
             if ranks[op.axis or "tp"] > 1:
-                ops.append(replace(op, groups=ranks[op.axis or "tp"]))
+                ops.append(_shard_collective(op, ranks[op.axis or "tp"], parallelism))
         else:
             ops.append(_shard_op(op, parallelism))
     if parallelism.pp > 1:
         ops.append(_stage_boundary(graph, parallelism.pp))
     return verify(graph.with_ops(ops), "parallel.shard")
+
+
+def _shard_collective(op: Op, ranks: int, parallelism: Parallelism) -> Op:
+    """A collective over `ranks`; those among data-parallel replicas exchange one rank's share of the tensors."""
+    if op.axis != "dp":
+        return replace(op, groups=ranks)
+    experts = parallelism.ep if op.routing else 1
+    inner = max(1, parallelism.tp // experts) if op.routing else parallelism.tp
+    tensors = tuple(tensor.scaled((1.0 / inner if tensor.split else 1.0) / experts) for tensor in op.tensors)
+    return replace(op, groups=ranks, tensors=tensors)
 
 
 def _shard_op(op: Op, parallelism: Parallelism) -> Op:
@@ -114,7 +124,7 @@ def _shard_experts(op: Op, parallelism: Parallelism) -> Op:
     )
     tensors = []
     for tensor in op.tensors:
-        if tensor.role == "weight":
+        if tensor.role in ("weight", "gradient", "optimizer"):
             tensors.append(tensor.scaled((share if tensor.split else 1.0) / ep))
         else:
             tensors.append(tensor.scaled((share if tensor.split else 1.0) * replicas / ep))
@@ -145,7 +155,7 @@ def _local(routing: Routing, ep: int, replicas: float) -> Routing:
 def _shard_tensor(tensor: Tensor, share: float, kv_share: float) -> Tensor:
     if not tensor.split:
         return tensor
-    return tensor.scaled(kv_share if tensor.role == "kv" or tensor.name == "cache" else share)
+    return tensor.scaled(kv_share if tensor.role == "kv" or tensor.name in ("cache", "d_cache") else share)
 
 
 def _resident_share(tensor: Tensor, share: float) -> Tensor:

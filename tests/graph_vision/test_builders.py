@@ -112,6 +112,23 @@ def test_sage_and_gcn_count_edges() -> None:
     assert gcn.resident_bytes(1, 1)["index"] == 4 * (600 + 101) + 4 * 600
 
 
+def test_recommender_reads_few_of_its_many_rows() -> None:
+    shape = {"tables": 3, "rows": 1000, "width": 8, "lookups": 4, "dense": 5, "bottom": [16, 8], "top": [4, 1]}
+    graph = network_graph("recommender", shape, "dot")
+    embedding = next(op for op in graph.ops if op.kind == "gather")
+    assert embedding.tensors[0].read.sequences == 3 * 4 * 8
+    assert embedding.tensors[0].resident.const == 8000
+    assert embedding.flops.sequences == 3 * 3 * 8
+    interaction = next(op for op in graph.ops if op.name == "interaction")
+    assert interaction.flops.sequences == 2 * 4 * 4 * 8
+    top = next(op for op in graph.ops if op.name == "top.linear0")
+    assert top.k == 4 * 3 // 2 + 8
+    concat = network_graph("recommender", {**shape, "interaction": "concat"}, "concat")
+    assert next(op for op in concat.ops if op.name == "top.linear0").k == 3 * 8 + 8
+    with pytest.raises(GraphError, match="bottom ends with 16, embeddings have 8"):
+        network_graph("recommender", {**shape, "bottom": [16]}, "wrong")
+
+
 def test_unknown_builder_names_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown graph builder 'convet'; did you mean 'convnet'"):
         network_graph("convet", {}, "net")

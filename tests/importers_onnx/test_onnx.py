@@ -26,6 +26,7 @@ def saved(
     outputs: dict[str, int],
     weights: dict[str, tuple[list[int], int]],
     constants: dict[str, Any] | None = None,
+    opset: int = 20,
 ) -> Path:
     """The file of a model whose weights are zeros."""
     kinds = {FLOAT: np.float32, FLOAT16: np.float16, INT8: np.int8}
@@ -41,7 +42,7 @@ def saved(
         initializer=stored,
     )
     path = folder / "net.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), path)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)]), path)
     return path
 
 
@@ -185,7 +186,8 @@ def test_quantized_operators_have_their_formats(tmp_path: Path) -> None:
     ]
     weights = {"w": ([64, 32], INT8), "w2": ([64, 16], INT8), "ws": ([32], FLOAT)}
     constants = {"xs": np.float32(0.1), "xz": np.int8(0)}
-    graph = graph_from_onnx(saved(tmp_path, nodes, {"x": (["n", 64], FLOAT)}, {"y": FLOAT, "z": INT32}, weights, constants))
+    path = saved(tmp_path, nodes, {"x": (["n", 64], FLOAT)}, {"y": FLOAT, "z": INT32}, weights, constants)
+    graph = graph_from_onnx(path)
     product, integer = ops(graph, "gemm")
     assert product.dtype == integer.dtype == "int8"
     stored = tensor(product, "wd")
@@ -223,6 +225,37 @@ def test_transposed_convolution_recurrence_and_contraction(tmp_path: Path) -> No
     path = saved(tmp_path, nodes, {"x": (["n", 3, 8], FLOAT)}, {"y": FLOAT}, {"w": ([8, 2, 4], FLOAT)})
     (contract,) = graph_from_onnx(path).ops
     assert (contract.rows.sequences, contract.n, contract.k, contract.groups) == (3, 8, 8, 1)
+
+
+@pytest.mark.parametrize("causal", [0, 1])
+def test_attention_operator(tmp_path: Path, causal: int) -> None:
+    """Grouped-query attention of opset 23: 8 query heads, 2 of keys and values, width 16, over 10 tokens."""
+    node = helper.make_node(
+        "Attention", ["q", "k", "v"], ["y"], name="attend", q_num_heads=8, kv_num_heads=2, is_causal=causal
+    )
+    inputs = {"q": (["n", 10, 128], FLOAT), "k": (["n", 10, 32], FLOAT), "v": (["n", 10, 32], FLOAT)}
+    (op,) = graph_from_onnx(saved(tmp_path, [node], inputs, {"y": FLOAT}, {}, opset=23)).ops
+    pairs = 55 if causal else 100
+    assert (op.kind, op.heads, op.kv_heads, op.head_dim, op.value_dim) == ("attention", 8, 2, 16, 16)
+    assert op.flops.sequences == pairs * 8 * (4 * 16 + 5)
+    assert op.span.causal is bool(causal)
+
+
+def test_constants_in_nodes_are_weights_and_pools_count_windows(tmp_path: Path) -> None:
+    matrix = onnx.numpy_helper.from_array(np.zeros((16, 4), np.float32), "matrix")
+    nodes = [
+        helper.make_node("AveragePool", ["x"], ["p"], name="pool", kernel_shape=[3, 3], strides=[3, 3]),
+        helper.make_node("Resize", ["p", "", "scales"], ["r"], name="resize", mode="linear"),
+        helper.make_node("Flatten", ["r"], ["f"], name="flatten"),
+        helper.make_node("Constant", [], ["w"], name="constant", value=matrix),
+        helper.make_node("MatMul", ["f", "w"], ["y"], name="product"),
+    ]
+    constants = {"scales": np.array([1, 1, 2, 2], np.float32)}
+    path = saved(tmp_path, nodes, {"x": (["n", 1, 6, 6], FLOAT)}, {"y": FLOAT}, {}, constants)
+    pool, resize, product = graph_from_onnx(path).ops
+    assert pool.flops.sequences == 4 * 9
+    assert resize.flops.sequences == 16 * 6
+    assert tensor(product, "w").resident.const == 64
 
 
 def test_shape_arithmetic_costs_nothing(tmp_path: Path) -> None:
