@@ -102,7 +102,7 @@ class Predictor:
         """The prediction for `batch` sequences of `prompt` input and `output` generated tokens."""
         resolved = self.resolved
         scenario, model, parallelism = resolved.scenario, resolved.model, resolved.parallelism
-        check_lengths(model, batch, prompt, output, scenario.images)
+        check_lengths(model, batch, prompt, output, scenario.images, scenario.max_context)
         asked = replace(scenario, batch=batch, input_tokens=prompt, output_tokens=output)
         per_replica = math.ceil(batch / parallelism.dp)
         source = float(model.source_tokens or prompt) if model.encoder is not None else 0.0

@@ -46,6 +46,8 @@ class Scenario:
     techniques: tuple[str, ...] = ()
     images: int = 0
     """Images per sequence, for vision-language models; their tokens come on top of `input_tokens`."""
+    max_context: int | None = None
+    """Replaces the model's own limit (runs on dummy tokens, rescaled rotary embeddings)."""
     place: tuple[tuple[str, str], ...] = ()
     """Roles pinned to memories, as ("kv", "flash")."""
 
@@ -146,19 +148,22 @@ def _load_model(path: Path, stamp: int) -> Model:
     return Model(spec.name, graph, decode=False, title=spec.title)
 
 
-def check_lengths(model: Model, batch: float, input_tokens: float, output_tokens: float, images: int = 0) -> None:
+def check_lengths(
+    model: Model, batch: float, input_tokens: float, output_tokens: float, images: int = 0, limit: int | None = None
+) -> None:
     """Raises ScenarioError for a batch or a length below 1, and for a context beyond the model's limit."""
     if batch < 1 or input_tokens < 1 or output_tokens < 1:
         for label, value in (("batch", batch), ("input", input_tokens), ("output", output_tokens)):
             if not value >= 1:
                 raise ScenarioError(f"{label} must be at least 1, got {value}")
-    if model.max_context is None or not model.decode or model.encoder is not None:
+    longest = limit or model.max_context
+    if longest is None or not model.decode or model.encoder is not None:
         return
     total = input_tokens + output_tokens + images * model.image_tokens
-    if total > model.max_context:
+    if total > longest:
         raise ScenarioError(
-            f"{total} tokens of context are beyond the {model.max_context} that {model.name} was made for; "
-            f"lower --input or --output to {model.max_context} in sum"
+            f"{total} tokens of context are beyond the {longest} that {model.name} was made for; "
+            f"lower --input or --output to {longest} in sum, or set --max-context"
         )
 
 

@@ -109,7 +109,7 @@ def _calibrations(paths: tuple[tuple[Path, int], ...]) -> tuple[Calibration, ...
     return tuple(loaded)
 
 
-IDEAL = Efficiency(1, 1, 1, 1, 0, 1, 1, 0, 1, 1, 1, 1, 100, 0, 0, 1, 1)
+IDEAL = Efficiency(*([1.0] * len(Efficiency._fields)))._replace(fill_s=0, attention_floor_s=0, sharpness=100, dequantize=0)
 """Datasheet rates and nothing else."""
 
 
@@ -129,6 +129,9 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
         attention_bandwidth=attention.bandwidth.value * bandwidth,
         attention_floor_s=attention.floor.value,
         query_tile=attention.query_tile.value,
+        context_tile=attention.context_tile.value,
+        split_tokens=attention.split_tokens.value,
+        attention_share=attention.saturating_share.value,
         elementwise_bandwidth=calibration.elementwise_bandwidth.value * bandwidth,
         scan_compute=calibration.scan_compute.value * compute,
         cache_bandwidth=calibration.cache_bandwidth.value,

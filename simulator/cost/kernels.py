@@ -222,13 +222,14 @@ def collective_time(op, link, message: float, ideal: float) -> float:  # type: i
 
 
 def op_on_unit(  # type: ignore[no-untyped-def]
-    op, rows, flops, weight, cache, activation, sequences, query, unit, rate, bandwidth, place, eff, times, record
+    op, rows, flops, weight, cache, activation, sequences, query, context, unit, rate, bandwidth, place, eff, times, record
 ):
     """Seconds of one execution of an op on one unit, without launch; `record` gets compute and cache terms. -1: cannot.
 
     The soft maximum of compute, of the slowest memory and of the cache. GEMM: the cheaper of the tiled and the
     matrix-vector kernel. Prefill attention: blocks of `query_tile` rows in waves over the cores. Decode attention: the
-    cache at its bandwidth, scores and values at the peak with the group of query heads padded to 16 rows.
+    cache at its bandwidth once enough (sequence, KV head, split of `split_tokens`) blocks are at work, scores and values
+    at the peak with the group of query heads padded to 16 rows.
     """
     spill = uncached(unit, activation)
     passes = 1.0
@@ -284,6 +285,10 @@ def op_on_unit(  # type: ignore[no-untyped-def]
             group = max(1.0, op.heads / max(1.0, op.kv_heads))
             padded = math.ceil(group / 16.0) * 16.0 / group if unit.tile_m >= 64.0 else 1.0
             compute = flops * padded / (rate * eff.attention_compute)
+            length = context / sequences
+            splits = max(1.0, length / eff.split_tokens)
+            memory_s *= math.ceil(length / eff.context_tile) * eff.context_tile / length
+            memory_s /= min(1.0, sequences * op.kv_heads * splits / (eff.attention_share * unit.count))
         record[R_COMPUTE] = compute
         record[R_CACHE] = cache_s
         return eff.attention_floor_s + soft_maximum(compute, memory_s / eff.attention_bandwidth, cache_s, eff.sharpness)
@@ -354,6 +359,7 @@ def time_op(  # type: ignore[no-untyped-def]
             activation,
             seqs,
             query,
+            context,
             unit,
             rates[i][u],
             bandwidth[u],

@@ -118,6 +118,9 @@ class Efficiency(NamedTuple):
     attention_bandwidth: float
     attention_floor_s: float
     query_tile: float
+    context_tile: float
+    split_tokens: float
+    attention_share: float
     elementwise_bandwidth: float
     scan_compute: float
     cache_bandwidth: float

@@ -10,6 +10,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
+class Features(NamedTuple):
+    """What a step holds, as one op sees it; the fields are those of Amount."""
+
+    const: float = 1.0
+    tokens: float = 0.0
+    sequences: float = 0.0
+    sampled: float = 0.0
+    pairs: float = 0.0
+    context: float = 0.0
+
+
 class Amount(NamedTuple):
     """A count that is linear in the features of a step.
 
@@ -41,18 +52,8 @@ class Amount(NamedTuple):
     def __mul__(self, factor: float) -> Amount:  # type: ignore[override]
         return Amount(*(a * factor for a in self))
 
-    __rmul__ = __mul__  # type: ignore[assignment]
-
-
-class Features(NamedTuple):
-    """What a step holds, as one op sees it; the fields are those of Amount."""
-
-    const: float = 1.0
-    tokens: float = 0.0
-    sequences: float = 0.0
-    sampled: float = 0.0
-    pairs: float = 0.0
-    context: float = 0.0
+    def __rmul__(self, factor: float) -> Amount:  # type: ignore[override]
+        return self * factor
 
 
 ZERO = Amount()

@@ -95,8 +95,8 @@ def t5(c: Config, sparse: bool = False) -> Architecture:
     )  # fmt: skip
     cross = replace(own, cross=True, causal=False)
     blocks = [block(style, own, part, cross=cross, norms=3) for part in down]
-    # The embedding is shared by both sides; max_context is what the position buckets were trained with.
-    return network(c, style, blocks, encoder=encoder, max_context=c.maybe("n_positions"), extra_parameters=table)
+    # The embedding is shared by both sides; relative positions set no limit to the length.
+    return network(c, style, blocks, encoder=encoder, max_context=None, extra_parameters=table)
 
 
 def _channels(c: Config, dense: FeedForward, layers: int, side: str) -> list[Channel]:

@@ -27,12 +27,10 @@ from simulator.importers.hf_parts import (
     network,
     windowed,
 )
-from simulator.importers.hf_reader import SYNONYMS, Config
+from simulator.importers.hf_reader import Config
 
-SYNONYMS.setdefault("n_routed_experts", ("num_experts", "num_local_experts", "moe_num_experts", "num_routed_experts"))
-SYNONYMS.setdefault("num_experts_per_tok", ("num_experts_per_token", "moe_topk", "moe_top_k", "moe_k", "top_k_experts"))
-SYNONYMS.setdefault("n_shared_experts", ("num_shared_experts", "num_shared_expert", "moe_num_shared_experts"))
-SYNONYMS.setdefault("moe_intermediate_size", ("expert_ffn_hidden_size",))
+
+QWEN3_MOE = replace(QWEN3, head_dim=None)
 
 
 def experts(c: Config, *, width: str = "moe_intermediate_size", shared: int = 0, **changes: bool) -> MixtureOfExperts:
@@ -90,6 +88,8 @@ def latent(c: Config, *, sparse: bool = False) -> LatentAttention:
 
 def latent_decoder(c: Config, *, sparse: bool = False) -> Architecture:
     """DeepSeek-V2 and its successors: latent attention, a few dense layers, then routed and shared experts."""
+    if not c.flag("use_mla", True):
+        return deepseek(c)
     style, layers, part = Style(), c.integer("num_hidden_layers"), latent(c, sparse=sparse)
     if c.has("n_routed_experts"):
         # Selection by bias (noaux_tc) is what came after V2.
@@ -106,7 +106,7 @@ def deepseek(c: Config) -> Architecture:
     return decoder(c, Style(), after_dense(c, Style(), experts(c, shared=shared_width(c))))
 
 
-def qwen_moe(c: Config, style: Style = QWEN3, shared: bool = False) -> Architecture:
+def qwen_moe(c: Config, style: Style = QWEN3_MOE, shared: bool = False) -> Architecture:
     """Routed every decoder_sparse_step layers (HF default 1) but in mlp_only_layers (HF default none)."""
     step, only = c.integer("decoder_sparse_step", 1), c.items("mlp_only_layers") or []
     width = c.integer("shared_expert_intermediate_size", 0, least=0) if shared else 0

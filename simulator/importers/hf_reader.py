@@ -17,11 +17,13 @@ DTYPES = {
 }  # fmt: skip
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
-    "hidden_size": ("n_embd", "d_model", "n_embed", "model_dim", "dim"),
-    "num_hidden_layers": ("n_layer", "n_layers", "num_layers", "num_decoder_layers"),
-    "num_attention_heads": ("n_head", "n_heads", "num_heads", "decoder_attention_heads"),
+    "hidden_size": ("n_embd", "d_model", "n_embed", "model_dim", "dim", "vt_hidden_size"),
+    "num_hidden_layers": ("n_layer", "n_layers", "num_layers", "num_decoder_layers", "depth", "vt_num_hidden_layers"),
+    "num_attention_heads": ("n_head", "n_heads", "num_heads", "decoder_attention_heads", "vt_num_attention_heads"),
     "num_key_value_heads": ("num_kv_heads", "n_head_kv", "multi_query_group_num", "kv_n_heads"),
-    "intermediate_size": ("n_inner", "ffn_dim", "ffn_hidden_size", "d_ff", "ff_intermediate_size"),
+    "intermediate_size": (
+        "n_inner", "ffn_dim", "ffn_hidden_size", "d_ff", "ff_intermediate_size", "vt_intermediate_size",
+    ),
     "max_position_embeddings": (
         "n_positions", "seq_length", "max_seq_len", "max_sequence_length", "model_max_length", "n_ctx",
     ),
@@ -29,8 +31,25 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "head_dim": ("kv_channels", "d_kv", "attention_head_dim", "v_channels"),
     "tie_word_embeddings": ("tie_embeddings",),
     "hidden_act": ("hidden_activation", "activation_function", "activation", "ffn_act_fn", "mlp_hidden_act"),
+    "n_routed_experts": ("num_experts", "num_local_experts", "moe_num_experts", "num_routed_experts"),
+    "num_experts_per_tok": ("num_experts_per_token", "moe_topk", "moe_top_k", "moe_k", "top_k_experts"),
+    "n_shared_experts": ("num_shared_experts", "num_shared_expert", "moe_num_shared_experts"),
+    "moe_intermediate_size": ("expert_ffn_hidden_size",),
+    "state_size": ("mamba_d_state", "ssm_state_size", "d_state"),
+    "conv_kernel": ("mamba_d_conv", "d_conv"),
+    "expand": ("mamba_expand",),
+    "time_step_rank": ("mamba_dt_rank",),
+    "use_conv_bias": ("mamba_conv_bias",),
+    "use_bias": ("mamba_proj_bias",),
+    "mamba_num_heads": ("mamba_n_heads",),
+    "mamba_head_dim": ("mamba_d_head",),
+    "n_groups": ("mamba_n_groups",),
+    "num_channels": ("in_channels", "in_chans"),
 }  # fmt: skip
 """The usual name of a key -> what other families call the same thing."""
+
+SQUARE = ("patch_size", "image_size", "spatial_merge_size")
+"""Keys that some configs give as a list of two or three equal numbers."""
 
 
 class Config:
@@ -69,6 +88,8 @@ class Config:
                 self._missing(key)
                 return max(1, least)
             return default
+        if key in SQUARE and isinstance(value, list) and value and value.count(value[0]) == len(value):
+            value = value[0]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value) or value < least:
             kind = "a positive whole number" if least == 1 else f"a whole number of at least {least}"
             self.problem(f"'{self.path}{name}' must be {kind}, not {value!r} ({type(value).__name__})")

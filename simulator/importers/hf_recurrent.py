@@ -20,17 +20,7 @@ from simulator.graph.architecture import (
 from simulator.importers.hf_dense import LLAMA, QWEN3
 from simulator.importers.hf_experts import after_dense, experts, latent, shared_width
 from simulator.importers.hf_parts import Style, attention, block, feed_forward, network
-from simulator.importers.hf_reader import SYNONYMS, Config
-
-SYNONYMS.setdefault("state_size", ("mamba_d_state", "ssm_state_size", "d_state", "ssm_cfg_d_state"))
-SYNONYMS.setdefault("conv_kernel", ("mamba_d_conv", "d_conv"))
-SYNONYMS.setdefault("expand", ("mamba_expand",))
-SYNONYMS.setdefault("time_step_rank", ("mamba_dt_rank",))
-SYNONYMS.setdefault("use_conv_bias", ("mamba_conv_bias",))
-SYNONYMS.setdefault("use_bias", ("mamba_proj_bias",))
-SYNONYMS.setdefault("mamba_num_heads", ("mamba_n_heads", "n_mamba_heads"))
-SYNONYMS.setdefault("mamba_head_dim", ("mamba_d_head", "mamba_headdim"))
-SYNONYMS.setdefault("n_groups", ("mamba_n_groups", "mamba_ngroups"))
+from simulator.importers.hf_reader import Config
 
 
 def mamba1(c: Config, inner_norm: bool = False) -> SelectiveScan:
@@ -131,7 +121,8 @@ def granite_hybrid(c: Config) -> Architecture:
     if c.integer("n_routed_experts", 0, least=0):
         channel = experts(c, width="intermediate_size", shared=width)
     full = attention(c, style)
-    kinds = c.items("layer_types", layers) or ["mamba"] * layers
+    given = c.items("layer_types", layers) or ["mamba"] * layers
+    kinds = ["mamba" if kind in ("mamba", "linear_attention") else "attention" for kind in given]
     scan = mamba2(c, "mamba_num_heads", "mamba_head_dim", state=256, groups=1) if "mamba" in kinds else None
     return network(c, style, [block(style, scan if kind == "mamba" else full, channel) for kind in kinds])
 
@@ -139,7 +130,7 @@ def granite_hybrid(c: Config) -> Architecture:
 def nemotron_h(c: Config) -> Architecture:
     """A letter per layer: M Mamba-2, * attention, - MLP, E experts; each layer is one of them behind one norm."""
     style = Style(gated=False, mlp_bias="mlp_bias", norms=1, kv_heads=8, head_dim=128, activation="relu2")
-    words = {"mamba": "M", "attention": "*", "mlp": "-", "moe": "E"}
+    words = {"mamba": "M", "attention": "*", "mlp": "-", "moe": "E", "linear_attention": "M", "full_attention": "*"}
     listed = c.items("layers_block_type")
     pattern = (
         [words.get(str(word), str(word)) for word in listed] if listed else list(c.text("hybrid_override_pattern", ""))
@@ -220,6 +211,9 @@ def kimi_linear(c: Config) -> Architecture:
     )
     full = latent(c)
     chosen = inner.items("full_attn_layers")
+    kinds = c.items("layer_types", layers)
+    if kinds is not None:
+        chosen = [i + 1 for i, kind in enumerate(kinds) if kind == "full_attention"]
     if chosen is None:
         chosen = [i + 1 for i in range(layers) if i and i % 4 == 0]
     style = Style()

@@ -10,17 +10,18 @@ from dataclasses import replace
 from typing import Any
 
 from simulator.errors import close_matches
-from simulator.graph.architecture import Architecture, Attention, Block, FeedForward, VisionTower
+from simulator.graph.architecture import Architecture, VisionTower
 from simulator.importers import hf_dense, hf_experts, hf_recurrent
-from simulator.importers.hf_encoders import BERT
-from simulator.importers.hf_parts import Style, attention, block, decoder, feed_forward, merge, network
-from simulator.importers.hf_reader import SYNONYMS, Config
-
-SYNONYMS["num_hidden_layers"] = (*SYNONYMS["num_hidden_layers"], "depth", "vt_num_hidden_layers")
-SYNONYMS["num_attention_heads"] = (*SYNONYMS["num_attention_heads"], "vt_num_attention_heads")
-SYNONYMS["intermediate_size"] = (*SYNONYMS["intermediate_size"], "vt_intermediate_size")
-SYNONYMS["hidden_size"] = (*SYNONYMS["hidden_size"], "vt_hidden_size")
-SYNONYMS.setdefault("num_channels", ("in_channels", "in_chans"))
+from simulator.importers.hf_parts import Style, attention, block, decoder, feed_forward, network
+from simulator.importers.hf_reader import Config
+from simulator.importers.hf_towers import (
+    TOWER,
+    intern_tower,
+    quantizer_parameters,
+    qwen_tower,
+    sam_clip_tower,
+    tower,
+)
 
 LANGUAGES: dict[str, Callable[[Config], Architecture]] = {
     **hf_dense.FAMILIES,
@@ -62,8 +63,6 @@ CLIP_LARGE_336 = {
 }  # fmt: skip
 """The tower that LLaVA's config class assumes, and the only one of Phi-3-vision."""
 
-TOWER = replace(BERT, embedding_norm=False, activation="quick_gelu")
-
 
 def language(c: Config, key: str = "text_config", fallback: str = "llama") -> Architecture:
     """The language model described under `key`, or beside the vision config where there is no such key."""
@@ -83,31 +82,6 @@ def language(c: Config, key: str = "text_config", fallback: str = "llama") -> Ar
     path = f"{c.path}{key}." if data is not c.data else c.path
     made = LANGUAGES[family](Config({**defaults, **outer, **given}, family, path, c.problems))
     return replace(made, family=c.family)
-
-
-def tower(c: Config, images: int = 1) -> VisionTower:
-    """A CLIP- or SigLIP-like ViT without its projector; `images` crops of an image are encoded one by one."""
-    hidden, patch = c.integer("hidden_size"), c.integer("patch_size")
-    clip = c.text("model_type", "clip_vision_model").startswith("clip")
-    grid = (c.integer("image_size") // patch) ** 2
-    patches = grid + (1 if clip else 0)
-    part = attention(c, TOWER, causal=False)
-    if images > 1:
-        part = replace(part, window=patches)
-    layer = block(TOWER, part, feed_forward(c, TOWER), repeat=c.integer("num_hidden_layers"))
-    # A class token and a norm before the blocks are CLIP's; the norm behind them is common.
-    extra = 2 * hidden + (3 * hidden if clip else 0)
-    if not clip and c.flag("vision_use_head", False):
-        extra += _pooling_head(hidden, c.integer("intermediate_size"))
-    return VisionTower(
-        hidden, (layer,), patch, c.integer("num_channels", 3), patches * images, grid * images, (),
-        position_embeddings=patches, patch_bias=not clip, extra_parameters=extra,
-    )  # fmt: skip
-
-
-def _pooling_head(hidden: int, intermediate: int) -> int:
-    """SigLIP's head: a probe, an attention, a norm and an MLP."""
-    return hidden + 4 * (hidden * hidden + hidden) + 2 * hidden + 2 * hidden * intermediate + intermediate + hidden
 
 
 def vision_config(c: Config, key: str = "vision_config") -> Config:
@@ -181,55 +155,7 @@ def qwen_vl(c: Config) -> Architecture:
     text = language(Config(renamed, c.family, c.path, c.problems), fallback=fallback)
     if not c.data.get("vision_config"):
         return text
-    return replace(text, vision=_qwen_tower(c.child("vision_config"), c.family, text.hidden))
-
-
-def _qwen_tower(v: Config, family: str, out: int) -> VisionTower:
-    patch, merge_side = v.integer("patch_size", 14), v.integer("spatial_merge_size", 2)
-    # Qwen2-VL calls the tower's width embed_dim and the language model's hidden_size.
-    hidden = v.integer("embed_dim", 1280) if family == "qwen2_vl" else v.integer("hidden_size")
-    heads, layers = v.integer("num_attention_heads", 16), v.integer("num_hidden_layers")
-    part = Attention(heads, heads, max(1, hidden // heads), causal=False, qkv_bias=True, output_bias=True)
-    second = family == "qwen2_5_vl"
-    width = v.integer("mlp_ratio", 4) * hidden if family == "qwen2_vl" else v.integer("intermediate_size")
-    layer = Block(part, FeedForward(width, gated=second, bias=True), norm_bias=not second)
-    blocks = [layer] * layers
-    if second:
-        whole = v.items("fullatt_block_indexes") or [7, 15, 23, 31]
-        window = (v.integer("window_size", 112) // patch) ** 2
-        local = replace(layer, mixer=replace(part, window=window))
-        blocks = [layer if i in whole else local for i in range(layers)]
-    side = 1024 // (patch * merge_side) * merge_side
-    wide = hidden * merge_side**2
-    mergers = ((wide, wide), (wide, out))
-    depth = len(v.items("deepstack_visual_indexes") or [])
-    third = family.startswith("qwen3")
-    return VisionTower(
-        hidden, merge(blocks), patch, v.integer("num_channels", 3), side * side, (side // merge_side) ** 2,
-        mergers * (1 + depth),
-        position_embeddings=v.integer("num_position_embeddings", 2304) if third else 0,
-        patch_bias=third,
-        extra_parameters=hidden * (1 if second else 2) + 2 * wide * depth,
-        temporal_patch=v.integer("temporal_patch_size", 2),
-    )  # fmt: skip
-
-
-def intern_tower(v: Config) -> VisionTower:
-    """InternViT: a class token, layer scales, and in the 6B size norms on queries and keys."""
-    hidden, patch = v.integer("hidden_size"), v.integer("patch_size", 14)
-    size = v.data.get("image_size", 448)
-    grid = (int(size[0] if isinstance(size, list) else size) // patch) ** 2
-    normed = v.flag("qk_normalization", False) or v.flag("use_qk_norm", False)
-    bias = v.flag("qkv_bias", True) if v.has("qkv_bias") else v.flag("attention_bias", True)
-    style = replace(TOWER, norm_bias=v.text("norm_type", "layer_norm") != "rms_norm", qkv_bias=bias)
-    part = attention(v, style, causal=False, qk_norm="full" if normed else "none")
-    layer = block(
-        style, part, feed_forward(v, style), repeat=v.integer("num_hidden_layers"), extra_parameters=2 * hidden
-    )
-    return VisionTower(
-        hidden, (layer,), patch, v.integer("num_channels", 3), grid + 1, grid, (),
-        position_embeddings=grid + 1, patch_bias=True, extra_parameters=hidden,
-    )  # fmt: skip
+    return replace(text, vision=qwen_tower(c.child("vision_config"), c.family, text.hidden))
 
 
 def internvl(c: Config) -> Architecture:
@@ -303,28 +229,7 @@ def chameleon(c: Config) -> Architecture:
     # The norms of queries and keys have biases too.
     bias = (part.heads + part.kv_heads) * part.head_dim
     layer = block(style, part, mlp, repeat=c.integer("num_hidden_layers"), extra_parameters=bias)
-    return network(c, style, [layer], extra_parameters=_quantizer(c.child("vq_config", {})))
-
-
-def _quantizer(v: Config) -> int:
-    """Weights of the VQ-GAN encoder: two residual blocks per level, attention in the middle, a code book."""
-    base, latent = v.integer("base_channels", 128), v.integer("latent_channels", 256)
-    width, codes = v.integer("embed_dim", 256), v.integer("num_embeddings", 8192)
-
-    def residual(a: int, b: int) -> int:
-        return 2 * a + 9 * a * b + b + 2 * b + 9 * b * b + b + (a * b + b if a != b else 0)
-
-    channels, total = base, 9 * v.integer("in_channels", 3) * base + base
-    factors = v.items("channel_multiplier") or [1, 1, 2, 2, 4]
-    for level, factor in enumerate(factors):
-        for _ in range(v.integer("num_res_blocks", 2)):
-            total += residual(channels, base * int(factor))
-            channels = base * int(factor)
-        if level < len(factors) - 1:
-            total += 9 * channels * channels + channels
-    total += 2 * residual(channels, channels) + 2 * channels + 4 * (channels * channels + channels)
-    total += 2 * channels + 9 * channels * latent + latent
-    return total + codes * width + (latent * width + width) + (width * latent + latent)
+    return network(c, style, [layer], extra_parameters=quantizer_parameters(c.child("vq_config", {})))
 
 
 def clip(c: Config) -> Architecture:
@@ -344,6 +249,15 @@ def clip(c: Config) -> Architecture:
         made, family=c.family, head="none", head_bias=False, decode=False, extra_parameters=head, dtype=c.dtype(),
         vision=replace(seen, tokens=1, projector=projector, projector_bias=False),
     )  # fmt: skip
+
+
+def deepseek_ocr(c: Config) -> Architecture:
+    """DeepSeek-OCR (its config calls itself deepseek_vl_v2): two towers in a row before a small DeepSeekMoE."""
+    text, v = language(c, "language_config", fallback="deepseek_v2"), c.child("vision_config")
+    if "sam_vit_b" not in v.child("width", {}).data:
+        c.problem("'vision_config.width' names no 'sam_vit_b'; of this model_type only the OCR model can be read")
+        return text
+    return replace(text, vision=sam_clip_tower(v, text.hidden))
 
 
 FAMILIES: dict[str, Callable[[Config], Architecture]] = {
@@ -366,6 +280,7 @@ FAMILIES: dict[str, Callable[[Config], Architecture]] = {
     "llama4": llama4,
     "phi3_v": phi3_vision,
     "chameleon": chameleon,
+    "deepseek_vl_v2": deepseek_ocr,
     "clip": clip,
     "siglip": clip,
 }

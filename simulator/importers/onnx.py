@@ -15,7 +15,7 @@ from typing import Any
 from simulator.errors import ImportFormatError, UnsupportedError, shorten
 from simulator.graph.op import Graph, verify
 from simulator.importers.onnx_ops import VIEWS, count_node, is_known
-from simulator.importers.tally import Count, Ledger, Value, ops_of
+from simulator.importers.tally import Count, Ledger, Value, main_dtype, ops_of
 
 DTYPES: dict[str, tuple[str, float]] = {
     "FLOAT": ("fp32", 0), "FLOAT16": ("fp16", 0), "BFLOAT16": ("bf16", 0), "DOUBLE": ("fp64", 0),
@@ -31,7 +31,7 @@ _FLOATS = ("fp64", "fp32", "bf16", "fp16", "fp8", "fp4")
 
 
 def graph_from_onnx(
-    path: Path, *, dims: Mapping[str, int] | None = None, batch: str | None = None, name: str | None = None
+    path: Path | str, *, dims: Mapping[str, int] | None = None, batch: str | None = None, name: str | None = None
 ) -> Graph:
     """The graph of the model at `path`, with counts per sample.
 
@@ -43,7 +43,7 @@ def graph_from_onnx(
         import onnx
     except ImportError:
         raise UnsupportedError("reading ONNX without the package 'onnx'", ["pip install ridgeline[onnx]"]) from None
-    where = shorten(path)
+    path, where = Path(path), shorten(path)
     try:
         model = onnx.load(str(path), load_external_data=False)
     except OSError as error:
@@ -59,7 +59,7 @@ def graph_from_onnx(
     _refuse_unknown(model.graph.node)
     symbol, sizes = _batch(model, where, dims or {}, batch)
     counts = {size: _count(model, where, {**(dims or {}), symbol: size}) for size in sizes}
-    graph = Graph(name or path.stem, ops_of(counts), dtype=_dtype(counts[sizes[0]]))
+    graph = Graph(name or path.stem, ops_of(counts), dtype=main_dtype(counts[sizes[0]]))
     return verify(graph, "graph_from_onnx")
 
 
@@ -125,7 +125,10 @@ def _count(original: Any, where: str, sizes: Mapping[str, int]) -> list[Count]:
         kind = elem_types[initializer.data_type]
         values[initializer.name] = _parameter(initializer.name, tuple(initializer.dims), kind, where)
     ledger = Ledger()
-    unresolved = [output for node in model.graph.node for output in node.output if output and output not in values]
+    used = {key for node in model.graph.node for key in node.input} | {info.name for info in model.graph.output}
+    missing = [output for node in model.graph.node for output in node.output if output not in values]
+    values.update(dict.fromkeys(missing))
+    unresolved = [output for output in missing if output in used]
     if unresolved:
         more = f" and {len(unresolved) - 3} more" if len(unresolved) > 3 else ""
         raise ImportFormatError(f"{where}: the shapes of {unresolved[:3]}{more} do not follow from the inputs")
@@ -143,6 +146,8 @@ def _walk(ledger: Ledger, node: Any, name: str, values: dict[str, Value | None])
     outputs = [value for key in node.output if (value := values[key]) is not None]
     source = given[0] if given else None
     attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    if not outputs:
+        return
     if node.op_type in ("Shape", "Size", "Constant") or (given and all(value.static for value in given)):
         for value in outputs:
             values[value.name] = _folded(node.op_type, source, value, given)
@@ -165,7 +170,7 @@ def _folded(operator: str, source: Value | None, value: Value, given: Sequence[V
     alone = not any(item.stored and item.elements > 1 for item in given[1:])
     if source is not None and source.stored and value.elements == source.elements and alone:
         return _alias(value, source)
-    from_weights = operator == "Constant" or any(item.stored for item in given)
+    from_weights = operator in ("Constant", "ConstantOfShape") or any(item.stored for item in given)
     weights = from_weights and value.dtype in _FLOATS and value.elements > 1
     return replace(value, static=True, stored=value.name if weights else None)
 
@@ -217,11 +222,3 @@ def _elem_types() -> Mapping[str, int]:
     import onnx
 
     return dict(onnx.TensorProto.DataType.items())
-
-
-def _dtype(counts: Sequence[Count]) -> str:
-    """The format of most of the arithmetic."""
-    work: dict[str, float] = {}
-    for count in counts:
-        work[count.dtype] = work.get(count.dtype, 0.0) + count.flops
-    return max(work, key=lambda dtype: work[dtype], default="fp32")

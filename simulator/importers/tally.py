@@ -135,6 +135,13 @@ class Ledger:
 
         With a matrix on one side it is one GEMM over all rows of the other; otherwise one per leading index. The side
         that is no weight moves.
+
+        >>> ledger = Ledger()
+        >>> x, w = Value("x", (2, 5, 8), "fp16"), Value("w", (8, 4), "fp16", stored="w", static=True)
+        >>> ledger.matmul("dense", x, w, Value("y", (2, 5, 4), "fp16"))
+        >>> op = ops_of({2: ledger.counts})[0]
+        >>> op.rows.sequences, op.n, op.k, op.flops.sequences
+        (5.0, 4, 8, 320.0)
         """
         left = a.shape if len(a.shape) > 1 else (1, *a.shape)
         right = b.shape if len(b.shape) > 1 else (*b.shape, 1)
@@ -281,6 +288,18 @@ def ops_of(counts: Mapping[int, Sequence[Count]]) -> tuple[Op, ...]:
     if len({len(one) for one in lists}) != 1:
         raise ImportFormatError(f"the graph has other nodes with batch {sizes[0]} than with batch {sizes[-1]}")
     return tuple(_op(sizes, column) for column in zip(*lists, strict=True))
+
+
+def main_dtype(counts: Sequence[Count]) -> str:
+    """The number format of most of the arithmetic.
+
+    >>> main_dtype([Count("a", "gemm", (), 10.0, "int8"), Count("b", "elementwise", (), 1.0, "fp32")])
+    'int8'
+    """
+    work: dict[str, float] = {}
+    for count in counts:
+        work[count.dtype] = work.get(count.dtype, 0.0) + count.flops
+    return max(work, key=lambda dtype: work[dtype], default="fp32")
 
 
 def _op(sizes: list[int], column: Sequence[Count]) -> Op:

@@ -14,7 +14,7 @@ from typing import Any
 from simulator.errors import ImportFormatError, UnsupportedError
 from simulator.graph.op import Graph, verify
 from simulator.importers.aten import IGNORED, VIEWS, count_node, is_known
-from simulator.importers.tally import Count, Ledger, Value, ops_of
+from simulator.importers.tally import Count, Ledger, Value, main_dtype, ops_of
 
 DTYPES: dict[str, tuple[str, float]] = {
     "float32": ("fp32", 0), "float16": ("fp16", 0), "bfloat16": ("bf16", 0), "float64": ("fp64", 0),
@@ -66,7 +66,7 @@ def graph_from_exported_program(
     for point in points:
         sizes = {**(dims or {}), symbol: point}
         counts[max(1, _integer(size, sizes))] = _count(nodes, stored, sizes)
-    graph = Graph(name, ops_of(counts), dtype=_dtype(next(iter(counts.values()))))
+    graph = Graph(name, ops_of(counts), dtype=main_dtype(next(iter(counts.values()))))
     return verify(graph, "graph_from_exported_program")
 
 
@@ -234,11 +234,3 @@ def _module_path(node: Any) -> str:
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     path = str(stack[-1][0]) if stack else ""
     return "" if path.startswith("_") or path == "L['self']" else path.removeprefix("L['self'].")
-
-
-def _dtype(counts: Sequence[Count]) -> str:
-    """The format of most of the arithmetic."""
-    work: dict[str, float] = {}
-    for count in counts:
-        work[count.dtype] = work.get(count.dtype, 0.0) + count.flops
-    return max(work, key=lambda dtype: work[dtype], default="fp32")

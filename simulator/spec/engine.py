@@ -84,6 +84,12 @@ class AttentionEfficiency(Spec):
     """Shortest time of the kernel besides its launch (split, reduction)."""
     query_tile: Count
     """Query rows of one block of prefill."""
+    context_tile: Count
+    """Cached positions that a block of decode reads at once; a shorter rest costs as much."""
+    split_tokens: Count
+    """Least cached positions of one block of decode: a longer cache is split among more cores."""
+    saturating_share: Fraction
+    """Share of the cores that is enough to saturate the memory bandwidth in decode."""
 
 
 class Calibration(Spec):

@@ -14,7 +14,7 @@ class NetworkSpec(Spec):
     """A network described to one of the graph builders (convnet, unet, diffusion transformer, ...)."""
 
     builder: str
-    """Name of a builder in `simulator.graph.build`."""
+    """Name of a builder in `simulator.graph.networks`."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """What that builder takes; its docstring lists it."""
 

@@ -273,6 +273,22 @@ def test_shape_arithmetic_costs_nothing(tmp_path: Path) -> None:
     assert [op.name for op in graph.ops] == ["product"]
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "norm_channels", "gmacs"),
+    [
+        # torchvision's documentation: parameters and multiply-adds; the files hold the norms' statistics too
+        ("resnet50", 25_557_032, 26_560, 4.089),
+        ("vgg19", 143_667_240, 0, 19.63),
+        ("densenet121", 7_978_856, 83_648, 2.834),
+    ],
+)
+def test_models_that_come_with_the_package(name: str, parameters: int, norm_channels: int, gmacs: float) -> None:
+    path = Path(onnx.__file__).parent / f"backend/test/data/light/light_{name}.onnx"
+    graph = graph_from_onnx(path)
+    assert graph.parameters() == parameters + 2 * norm_channels
+    assert sum(op.flops.sequences for op in ops(graph, "gemm")) / 2e9 == pytest.approx(gmacs, rel=0.001)
+
+
 def test_unknown_operators_are_listed_together(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("NonZero", ["x"], ["i"], name="find"),

@@ -1,0 +1,74 @@
+"""The options that describe a scenario, shared by every command that takes one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from simulator.scenario import Scenario
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+WORK: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (("--model",), {"required": True, "help": "Name, alias, or path of a model file, config.json or ONNX file."}),
+    (("--batch",), {"type": int, "default": 1, "show_default": True, "help": "Sequences that run together."}),
+    (("--input", "input_tokens"), {"type": int, "default": 512, "show_default": True, "help": "Prompt tokens."}),
+    (("--output", "output_tokens"), {"type": int, "default": 128, "show_default": True, "help": "Generated tokens."}),
+    (("--images",), {"type": int, "default": 0, "help": "Images per sequence, for vision-language models."}),
+)
+DIVISION: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (("--devices",), {"type": int, "help": "Devices in all. Default: tp x pp x dp, or all of a system."}),
+    (("--tp",), {"type": int, "help": "Tensor-parallel ranks. Default: what pp and dp leave over."}),
+    (("--pp",), {"type": int, "default": 1, "help": "Pipeline stages."}),
+    (("--ep",), {"type": int, "default": 1, "help": "Expert-parallel ranks."}),
+    (("--dp",), {"type": int, "default": 1, "help": "Replicas."}),
+)
+FORMATS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (("--weight-dtype",), {"help": "Storage format of the weights of linear layers (int4, fp8, ...)."}),
+    (("--kv-dtype",), {"help": "Storage format of the KV cache."}),
+    (("--activation-dtype",), {"help": "Format of the arithmetic of linear layers."}),
+    (("--place",), {"multiple": True, "metavar": "ROLE=MEMORY", "help": "Pin weight or kv to a memory. Repeatable."}),
+)
+ONE_OF_EACH: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (("--hardware",), {"required": True, "help": "Name, alias, or path of a device or system file."}),
+    (("--engine",), {"help": "vllm, llama.cpp, ..., or ideal (speed of light). Default: the hardware's own."}),
+    (
+        ("--technique", "techniques"),
+        {"multiple": True, "help": "A technique file, applied in the order given. Repeatable."},
+    ),
+)
+
+
+def options(*groups: tuple[tuple[tuple[str, ...], dict[str, Any]], ...]) -> Callable[[F], F]:
+    """Decorate a command with groups of options, in order."""
+
+    def decorate(function: F) -> F:
+        for names, settings in reversed([option for group in groups for option in group]):
+            function = click.option(*names, **settings)(function)
+        return function
+
+    return decorate
+
+
+scenario_options = options(WORK[:1], ONE_OF_EACH, WORK[1:], DIVISION, FORMATS)
+
+
+def scenario_from(named: dict[str, Any]) -> Scenario:
+    """The scenario that parsed options describe; options that are not of a scenario are left out."""
+    from dataclasses import fields
+
+    from simulator.errors import ScenarioError
+    from simulator.scenario import Scenario
+
+    known = {field.name for field in fields(Scenario)}
+    values = {key: value for key, value in named.items() if key in known}
+    pins = []
+    for pin in values.get("place", ()):
+        role, equals, memory = pin.partition("=")
+        if not (role and equals and memory):
+            raise ScenarioError(f"--place takes ROLE=MEMORY, such as kv=flash, not '{pin}'")
+        pins.append((role, memory))
+    return Scenario(**{**values, "place": tuple(pins), "techniques": tuple(values.get("techniques", ()))})
