@@ -29,7 +29,6 @@ from simulator.importers.hf_parts import (
 )
 from simulator.importers.hf_reader import Config
 
-
 QWEN3_MOE = replace(QWEN3, head_dim=None)
 
 
