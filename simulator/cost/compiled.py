@@ -1,6 +1,6 @@
 """The cost arithmetic compiled by Numba, loaded only when something is to be computed many times.
 
-The module of plain functions is loaded a second time with every function compiled in place; one source, two speeds, the
+Each module of plain functions is loaded a second time with every function compiled in place; one source, two speeds, the
 same results. The compiled code is cached beside the source, or in a folder of the user's where that cannot be written.
 """
 
@@ -10,40 +10,54 @@ import importlib.util
 import inspect
 import os
 import sys
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from simulator.cost import kernels as _plain
+from simulator.cost import batches, kernels, steps
 
 
 @lru_cache(maxsize=1)
-def kernels() -> Any:
-    """`simulator.cost.kernels` with its functions compiled."""
-    return compile_module(_plain.__name__, Path(inspect.getfile(_plain)))
+def arithmetic() -> tuple[Any, Any]:
+    """`simulator.cost.steps` and `simulator.cost.batches` with their functions compiled."""
+    _, compiled_steps, compiled_batches = compile_modules((kernels, steps, batches))
+    return compiled_steps, compiled_batches
 
 
-def compile_module(name: str, path: Path) -> ModuleType:
-    """The module at `path` loaded anew, with each function that it defines compiled by Numba in the order of definition."""
-    if not os.access(path.parent, os.W_OK):
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ridgeline" / "numba"
-        os.environ.setdefault("NUMBA_CACHE_DIR", str(folder))
-    import numba
+def compile_modules(modules: Sequence[ModuleType]) -> list[ModuleType]:
+    """The modules loaded anew with each function compiled, in order: a later one calls the compiled form of an earlier."""
+    folder = Path(inspect.getfile(modules[0])).parent
+    if not os.access(folder, os.W_OK):
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ridgeline" / "numba"
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(cache))
+    twins: dict[Callable[..., Any], Any] = {}
+    return [_twin(module, twins) for module in modules]
 
-    spec = importlib.util.spec_from_file_location(f"{name}_compiled", path)
+
+def _twin(module: ModuleType, twins: dict[Callable[..., Any], Any]) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"{module.__name__}_compiled", inspect.getfile(module))
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    functions = [f for f in vars(module).values() if inspect.isfunction(f) and f.__module__ == spec.name]
-    for function in functions:
-        setattr(module, function.__name__, _jit(numba, function))
-    return module
+    twin = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = twin
+    spec.loader.exec_module(twin)
+    for name, value in list(vars(twin).items()):
+        if not inspect.isfunction(value):
+            continue
+        if value in twins:
+            setattr(twin, name, twins[value])
+        elif value.__module__ == spec.name:
+            compiled = _jit(value)
+            setattr(twin, name, compiled)
+            twins[getattr(module, name)] = compiled
+    return twin
 
 
-def _jit(numba: Any, function: Any) -> Any:
+def _jit(function: Callable[..., Any]) -> Any:
+    import numba
+
     try:
         return numba.njit(cache=True, error_model="numpy", nogil=True)(function)
     except RuntimeError:  # no folder for the cache can be written

@@ -109,7 +109,9 @@ def _calibrations(paths: tuple[tuple[Path, int], ...]) -> tuple[Calibration, ...
     return tuple(loaded)
 
 
-IDEAL = Efficiency(*([1.0] * len(Efficiency._fields)))._replace(fill_s=0, attention_floor_s=0, sharpness=100, dequantize=0)
+IDEAL = Efficiency(*([1.0] * len(Efficiency._fields)))._replace(
+    fill_s=0, attention_floor_s=0, sharpness=100, dequantize=0
+)
 """Datasheet rates and nothing else."""
 
 

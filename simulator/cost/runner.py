@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from simulator.cost import kernels
+from simulator.cost import batches, steps
 from simulator.cost.layout import ALL, NUM_STATIC, HostRow
 from simulator.cost.table import Table, as_arrays
 
@@ -20,7 +20,7 @@ Shares = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class StaticBatch:
-    """What a batch of equal sequences takes on one rank, as `kernels.static_batch` returns it."""
+    """What a batch of equal sequences takes on one rank, as `batches.static_batch` returns it."""
 
     ttft_s: float
     tpot_s: float
@@ -77,21 +77,78 @@ class Runner:
         self._places = {}
 
     def static_batch(self, batch: float, prompt: float, output: float, source: float, shares: Shares) -> StaticBatch:
-        """A batch prefilled and decoded together (`kernels.static_batch`)."""
-        times, trial, best, result = self._buffers
-        module, (ops, amounts, units, rates, joules, bandwidth, byte_joules, links), place = self._prepared(shares)
+        """A batch prefilled and decoded together (`batches.static_batch`)."""
+        (_, module), (ops, amounts, units, rates, joules, bandwidth, byte_joules, links), place = self._prepared(shares)
         times, trial, best, result = self._buffers
         module.static_batch(
-            float(batch), float(prompt), float(output), float(source), float(self.stages), self.host, ops, amounts, units,
-            rates, joules, bandwidth, byte_joules, place, self.table.efficiency, links, self.table.power, times, trial, best,
-            self.records, self.totals, self.prefill_totals, self.decode_totals, result,
-        )  # fmt: skip
+            float(batch),
+            float(prompt),
+            float(output),
+            float(source),
+            float(self.stages),
+            self.host,
+            ops,
+            amounts,
+            units,
+            rates,
+            joules,
+            bandwidth,
+            byte_joules,
+            place,
+            self.table.efficiency,
+            links,
+            self.table.power,
+            times,
+            trial,
+            best,
+            self.records,
+            self.totals,
+            self.prefill_totals,
+            self.decode_totals,
+            result,
+        )
         ttft, tpot, prefill_j, step_j, failed, prefill_device, step_device = (float(value) for value in result)
         return StaticBatch(ttft, tpot, prefill_j, step_j, prefill_device, step_device, int(failed))
 
+    def static_grid(self, points: Any, shares: Shares) -> Any:
+        """`batches.static_grid`: an array of points in, an array of S_ columns out. Always compiled."""
+        import numpy as np
+
+        self.compile()
+        (_, module), (ops, amounts, units, rates, joules, bandwidth, byte_joules, links), place = self._prepared(shares)
+        times, trial, best, result = self._buffers
+        answers = np.empty((len(points), NUM_STATIC))
+        records = np.zeros((2, *self.records.shape))
+        module.static_grid(
+            points,
+            float(self.stages),
+            self.host,
+            ops,
+            amounts,
+            units,
+            rates,
+            joules,
+            bandwidth,
+            byte_joules,
+            place,
+            self.table.efficiency,
+            links,
+            self.table.power,
+            times,
+            trial,
+            best,
+            records,
+            self.totals,
+            self.prefill_totals,
+            self.decode_totals,
+            result,
+            answers,
+        )
+        return answers
+
     def step(self, slices: tuple[tuple[float, ...], ...], shares: Shares, *, which: int = ALL) -> int:
         """One mixed step into `records` and `totals`; returns the first op that no unit can run, or -1."""
-        module, (ops, amounts, units, rates, joules, bandwidth, byte_joules, links), place = self._prepared(shares)
+        (module, _), (ops, amounts, units, rates, joules, bandwidth, byte_joules, links), place = self._prepared(shares)
         times, trial, best, _ = self._buffers
         exact = tuple(tuple(float(value) for value in part) for part in slices)
         return int(
@@ -114,10 +171,10 @@ class Runner:
                 best,
                 self.records,
                 self.totals,
-            )  # fmt: skip
+            )
         )
 
-    def _prepared(self, shares: Shares) -> tuple[Any, tuple[Any, ...], Any]:
+    def _prepared(self, shares: Shares) -> tuple[tuple[Any, Any], tuple[Any, ...], Any]:
         self._calls += 1
         if self._arrays is None and self._calls > COMPILE_AFTER_CALLS:
             self.compile()
@@ -133,8 +190,8 @@ class Runner:
                 table.byte_joules,
                 table.links,
             )
-            return kernels, rows, shares
-        from simulator.cost.compiled import kernels as compiled
+            return (steps, batches), rows, shares
+        from simulator.cost.compiled import arithmetic
 
         place = self._places.get(shares)
         if place is None:
@@ -143,4 +200,4 @@ class Runner:
             if len(self._places) > 256:
                 self._places.clear()
             place = self._places[shares] = np.array(shares)
-        return compiled(), self._arrays, place
+        return arithmetic(), self._arrays, place

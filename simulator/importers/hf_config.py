@@ -74,7 +74,7 @@ def _family(config: dict[str, Any], name: str) -> str:
     near = close_matches(given, FAMILIES)
     hint = f"; near known ones: {', '.join(near)}" if near else ""
     raise ImportFormatError(
-        f"config of '{name}' has the unknown model_type '{given}'{hint}. If its layers are "
-        "those of a known family, set model_type to that one's; otherwise describe it with `network:` and a graph "
-        f"builder. All known: {', '.join(known_families())}"
+        f"config of '{name}' has the unknown model_type '{given}'{hint}. If its layers are those of a known family, "
+        "set model_type to that one's; otherwise describe it with `network:` and a graph builder. "
+        f"{len(FAMILIES)} are known; simulator.importers.hf_config.known_families() lists them."
     )

@@ -172,6 +172,6 @@ class Config:
         return DTYPES.get(name, "bf16")
 
     def _missing(self, key: str) -> None:
-        others = SYNONYMS.get(key, ())
+        others = SYNONYMS.get(key, ())[:2]
         named = f" (or {', '.join(others)})" if others else ""
         self.problem(f"needs '{self.path}{key}'{named}; add it to the config")

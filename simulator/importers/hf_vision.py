@@ -132,7 +132,7 @@ def _vila_tower(c: Config) -> VisionTower:
 
 def gemma3(c: Config) -> Architecture:
     """A SigLIP tower averaged to 256 tokens, one matrix and a norm; 3n and 4 import their language model only."""
-    text = language(c, fallback="gemma3_text")
+    text = language(c, fallback=f"{c.family}_text")
     if c.family != "gemma3" or not c.data.get("vision_config"):
         return text
     seen = tower(vision_config(c))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from simulator import catalog
 from simulator.errors import ImportFormatError
 from simulator.graph.architecture import (
     Architecture,
@@ -37,8 +38,6 @@ def read(family: str, **changes: Any) -> Architecture:
 
 
 def shipped(name: str) -> Architecture:
-    from simulator import catalog
-
     spec = load(catalog.find("model", name), ModelSpec)
     assert spec.config is not None
     return architecture_from_config(spec.config, spec.name)
@@ -301,6 +300,16 @@ def test_nested_configs_use_what_their_class_assumes() -> None:
     assert made.vision == whole.vision
 
 
+@pytest.mark.parametrize("family", ["gemma3n", "gemma4"])
+def test_nested_text_config_may_leave_out_its_family(family: str) -> None:
+    name = {"gemma3n": "gemma-3n-e2b", "gemma4": "gemma-4-e2b"}[family]
+    spec = load(catalog.find("model", name), ModelSpec)
+    assert spec.config is not None
+    text = {key: value for key, value in spec.config.items() if key != "model_type"}
+    made = architecture_from_config({"model_type": family, "text_config": text}, "example")
+    assert made.blocks == shipped(name).blocks
+
+
 def test_windowed_vision_tower() -> None:
     vision = shipped("qwen2.5-vl-7b").vision
     assert vision is not None
@@ -407,8 +416,6 @@ class TestErrors:
     @pytest.mark.parametrize("value", ["x", -1, [], {}, True])
     @pytest.mark.parametrize("name", ["deepseek-v3", "gemma-3-4b", "jamba-v0.1", "whisper-tiny", "qwen2.5-vl-3b"])
     def test_any_wrong_value_is_an_import_error_or_ignored(self, name: str, value: object) -> None:
-        from simulator import catalog
-
         spec = load(catalog.find("model", name), ModelSpec)
         assert spec.config is not None
         for key in spec.config:

@@ -30,7 +30,7 @@ def between(low: float, high: float) -> st.SearchStrategy[float]:
 
 @st.composite
 def machines(draw: st.DrawFn, *, roomy: bool = False, single_memory: bool = False) -> Machine:
-    """A main device with a cache and one or two memories; perhaps a PIM unit in one of them, and a memory behind a link.
+    """A main device with a cache or none; perhaps a PIM unit in its memory, perhaps a further memory behind a link.
 
     `roomy`: the first memory holds every drawn network. Caches are at least as fast as the memory behind them.
     """
@@ -82,16 +82,17 @@ def machines(draw: st.DrawFn, *, roomy: bool = False, single_memory: bool = Fals
         inside = tuple(4.0 * speed if position == near else 0.0 for position, speed in enumerate(bandwidths))
         units.append(
             unit("bank", "vector", 2.0 * 4.0 * main_bandwidth, BANK_WORK, count=512.0, tile=(16, 16), reuse_rows=1.0,
-                 read_bytes_per_s=inside, read_joules_per_byte=tuple(0.2 * part for part in joules))  # fmt: skip
-        )
+                 read_bytes_per_s=inside, read_joules_per_byte=tuple(0.2 * part for part in joules))
+        )  # fmt: skip
     static_w = draw(st.floats(1.0, 200.0))
     topology = draw(st.sampled_from(["switch", "ring", "mesh"]))
     link = Interconnect("link", draw(between(1e9, 1e12)), draw(st.sampled_from([0.0, 2e-6, 1e-5])), 3e-11, topology,
                         65536.0, draw(st.sampled_from([0.0, 1e6])))  # fmt: skip
     return Machine(
         name="drawn", title="Drawn", device_class="gpu", architecture="", device="drawn", units=tuple(units),
-        memories=tuple(memories), links=(link,), devices=1, is_system=False, tdp_w=static_w * draw(st.floats(1.3, 20.0)),
-        idle_w=0.5 * static_w, static_w=static_w, purchase_usd=1e4, hourly_usd=None,
+        memories=tuple(memories), links=(link,), devices=1, is_system=False,
+        tdp_w=static_w * draw(st.floats(1.3, 20.0)), idle_w=0.5 * static_w, static_w=static_w,
+        purchase_usd=1e4, hourly_usd=None,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Random networks: dense, mixture of experts, latent attention, recurrent hybrids, sliding windows; small enough to be fast."""
+"""Random networks, small enough to be fast: dense, experts, latent attention, recurrent hybrids, sliding windows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def architectures(
     if family == "experts":
         experts = draw(st.sampled_from([8, 16, 64]))
         routed = MixtureOfExperts(
-            experts, draw(st.sampled_from([1, 2, 4, 8])), intermediate // 4, shared_intermediate=draw(st.sampled_from([0, 512]))
+            experts,
+            draw(st.sampled_from([1, 2, 4, 8])),
+            intermediate // 4,
+            shared_intermediate=draw(st.sampled_from([0, 512])),
         )
         blocks = (Block(plain, routed, repeat),)
     elif family == "latent":
@@ -56,7 +59,9 @@ def architectures(
         blocks = (Block(mixer_linear, dense, repeat), Block(plain, dense, 1))
     elif family == "window":
         reach = draw(st.sampled_from([64, 256]))
-        local = Attention(heads, kv_heads, head_dim, window=None if chunked else reach, chunk=reach if chunked else None)
+        local = Attention(
+            heads, kv_heads, head_dim, window=None if chunked else reach, chunk=reach if chunked else None
+        )
         blocks = (Block(local, dense, repeat), Block(plain, dense, 1))
     return Architecture(
         f"drawn-{family}", "drawn", draw(st.sampled_from([1000, 32000])), hidden, blocks, None, tied=draw(st.booleans())

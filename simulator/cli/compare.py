@@ -1,0 +1,71 @@
+"""`ridgeline compare`: one piece of work on several devices, engines or techniques."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from simulator.cli.scenario import DIVISION, FORMATS, WORK, options, scenario_from
+
+
+@click.command("compare")
+@options(WORK[:1])
+@click.option("--hardware", multiple=True, required=True, help="A device or system. Repeatable, or separated by commas.")
+@click.option("--engine", "engines", multiple=True, help="Repeatable, or separated by commas. Default: each one's own.")
+@click.option(
+    "--technique",
+    "variants",
+    multiple=True,
+    metavar="NAME[+NAME]",
+    help="One variant: techniques joined by +, or none. Repeatable, or separated by commas.",
+)
+@options(WORK[1:], DIVISION, FORMATS)
+@click.option("--sort", default="e2el_s", show_default=True, help="A key of predict's JSON form; best first.")
+@click.option("--json", "form", flag_value="json", help="A list of records.")
+@click.option("--csv", "form", flag_value="csv", help="Comma-separated values.")
+def command(
+    hardware: tuple[str, ...],
+    engines: tuple[str, ...],
+    variants: tuple[str, ...],
+    sort: str,
+    form: str | None,
+    **named: Any,
+) -> None:
+    """One scenario on several devices, engines or techniques, as a table.
+
+    \b
+    ridgeline compare --model llama-3.1-8b --hardware A100,H100,H200 --sort usd_per_million_output_tokens
+    ridgeline compare --model llama-3.1-8b --hardware H100 --technique none,fp8,weight-int4+kv-fp8
+    """
+    from simulator.views import compare
+
+    base = scenario_from({**named, "hardware": ""})
+    scenarios = compare.variants(base, _listed(hardware), _listed(engines), _listed(variants))
+    found = compare.records(scenarios, sort)
+    if form == "json":
+        from simulator.views.records import to_json
+
+        click.echo(to_json(found))
+    elif form == "csv":
+        click.echo(_csv(found), nl=False)
+    else:
+        from simulator.views.text import compare_table
+
+        click.echo(compare_table(found))
+
+
+def _listed(values: tuple[str, ...]) -> list[str]:
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def _csv(records: list[dict[str, Any]]) -> str:
+    import csv
+    import io
+
+    columns = max((list(record) for record in records), key=len, default=[])
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
