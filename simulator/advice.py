@@ -47,7 +47,7 @@ def what_would_fit(predictor: Predictor, need: Need, placed: Placement, batch: i
 
 
 def _degrees(predictor: Predictor) -> list[int]:
-    from simulator.techniques.parallel import Parallelism, check
+    from simulator.techniques.parallel import check
 
     resolved = predictor.resolved
     found = []

@@ -14,7 +14,6 @@ from simulator.cost.layout import (
     R_MEMORY,
     R_TIME,
     R_UNIT,
-    HostRow,
 )
 from simulator.cost.runner import Runner, Shares, StaticBatch
 from simulator.graph.step import Slice, Step
@@ -37,19 +36,17 @@ def dominant(
     runner: Runner,
     prefill: Sequence[float],
     decode: Sequence[float],
+    micro_steps: float,
     steps: float,
-    host: HostRow,
     static: StaticBatch,
-    prefill_s: float,
-    decode_s: float,
 ) -> str:
-    """The term that takes most of a run: a run's ops by their own largest term, or the host."""
+    """The term that takes most of a run of one prefill and so many decode steps; `host` is what the device waits for."""
     summed: dict[str, float] = {}
-    for row, weight in ((prefill, 1.0), (decode, steps)):
+    for row, weight in ((prefill, 1.0), (decode, micro_steps)):
         for name, seconds in terms(runner, row).items():
             summed[name] = summed.get(name, 0.0) + seconds * weight
-    host_s = prefill_s + decode_s - static.prefill_device_s - static.step_device_s * steps
-    summed["host"] = max(0.0, host_s)
+    waited = static.ttft_s - static.prefill_device_s + (static.tpot_s - static.step_device_s) * steps
+    summed["host"] = max(0.0, waited)
     return max(summed, key=lambda name: summed[name])
 
 
@@ -57,7 +54,7 @@ def explain_ops(
     predictor: Predictor, batch: int, prompt: float, output: int, source: float, shares: Shares
 ) -> tuple[OpCost, ...]:
     """The ops of the whole prefill as one step, and of the middle decode step."""
-    limit = predictor._host.max_tokens
+    limit = predictor.host.max_tokens
     at_once = max(1.0, min(float(batch), limit // max(prompt, 1.0)))
     steps: list[tuple[str, Step]] = [("prefill", (Slice(at_once, min(prompt, limit), 0.0, source),))]
     if output > 1:
@@ -71,7 +68,7 @@ def explain_ops(
 
 def _costs(runner: Runner, phase: str, step: Step) -> list[OpCost]:
     table = runner.table
-    records = [[float(value) for value in record] for record in runner.records]
+    records = [[float(value) for value in record] for record in runner.scratch.records]
     total = sum(record[R_TIME] for record in records) or 1.0
     found = []
     for op, record in zip(table.ops, records, strict=True):

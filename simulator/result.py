@@ -5,9 +5,9 @@ The same frame of ops serves tables, charts and tests. Drawing is left to `simul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from simulator.errors import CapacityError
 from simulator.scenario import Scenario
@@ -56,7 +56,29 @@ class OpCost:
         return sum(self.memory_bytes.values())
 
 
-@dataclass(frozen=True, slots=True)
+class Run(Protocol):
+    """What a prediction was computed from: answers questions about it that cost time, when they are asked."""
+
+    def interval(self, prediction: Prediction) -> dict[str, tuple[float, float]]:
+        """90% interval per key."""
+
+    def provenance(self) -> dict[str, Any]:
+        """The names behind the prediction and how well founded it is."""
+
+    def bound(self) -> str:
+        """What most of the time goes to."""
+
+    def energy_by_component_j(self, prediction: Prediction) -> dict[str, float]:
+        """compute, cache, memory, links, static; sums to the run's energy."""
+
+    def advice(self) -> str | None:
+        """What would make it fit, where it does not."""
+
+    def ops(self) -> tuple[OpCost, ...]:
+        """Every op of the prefill step and of the middle decode step."""
+
+
+@dataclass(slots=True)
 class Prediction:
     """The answer to one scenario. Bytes, joules and watts are of all devices together."""
 
@@ -72,35 +94,61 @@ class Prediction:
     kv_bytes: float
     """KV cache and recurrent state of the whole batch at its full length."""
     activation_bytes: float
-    memory_bytes: float
     capacity_bytes: float
     """Usable for tensors under the engine's policy."""
     fits: bool
     """The whole batch is resident at once."""
     prefill_energy_j: float
+    energy_j: float
+    """Of the whole run."""
     energy_j_per_output_token: float
     """All energy of the run over its output tokens."""
     power_w: float
     """Average."""
     usd_per_million_output_tokens: float | None
-    bound: str
-    """What most of the time goes to."""
-    interval: Mapping[str, tuple[float, float]]
-    """90% interval per key."""
-    provenance: Mapping[str, Any]
-    energy_by_component_j: Mapping[str, float]
-    """compute, cache, each memory, links, static; sums to the run's energy."""
-    memory_by_role_bytes: Mapping[str, float]
-    advice: str | None
-    """What would make it fit, where it does not."""
     devices: int
     turns: int
     """How many turns the batch takes because its cache does not fit at once."""
-    _explain: Callable[[], tuple[OpCost, ...]] = field(repr=False, compare=False)
+    run: Run = field(repr=False, compare=False)
+
+    @property
+    def memory_bytes(self) -> float:
+        """Weights, cache and activations."""
+        return self.weight_bytes + self.kv_bytes + self.activation_bytes
+
+    @property
+    def memory_by_role_bytes(self) -> dict[str, float]:
+        """The parts of `memory_bytes`."""
+        return {"weights": self.weight_bytes, "kv cache and state": self.kv_bytes, "activations": self.activation_bytes}
+
+    @property
+    def bound(self) -> str:
+        """What most of the time goes to: compute, memory NAME, cache, link, launch or host."""
+        return self.run.bound()
+
+    @property
+    def interval(self) -> Mapping[str, tuple[float, float]]:
+        """90% interval per key."""
+        return self.run.interval(self)
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Names, degrees of parallelism, calibration and its tag, price, and every assumed number."""
+        return self.run.provenance()
+
+    @property
+    def energy_by_component_j(self) -> Mapping[str, float]:
+        """compute, cache, memory, links, static; sums to the run's energy."""
+        return self.run.energy_by_component_j(self)
+
+    @property
+    def advice(self) -> str | None:
+        """What would make it fit, where it does not."""
+        return self.run.advice()
 
     def ops(self) -> tuple[OpCost, ...]:
         """Every op of the prefill step and of the middle decode step, with all terms."""
-        return self._explain()
+        return self.run.ops()
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""

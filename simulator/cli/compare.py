@@ -11,7 +11,7 @@ from simulator.cli.scenario import DIVISION, FORMATS, WORK, options, scenario_fr
 
 @click.command("compare")
 @options(WORK[:1])
-@click.option("--hardware", multiple=True, required=True, help="A device or system. Repeatable, or separated by commas.")
+@click.option("--hardware", multiple=True, required=True, help="Repeatable, or separated by commas.")
 @click.option("--engine", "engines", multiple=True, help="Repeatable, or separated by commas. Default: each one's own.")
 @click.option(
     "--technique",

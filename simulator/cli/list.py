@@ -202,4 +202,8 @@ def _shown(key: str, value: Any) -> str:
         return in_engineering(float(value), "")
     if unit and isinstance(value, int | float):
         return in_engineering(float(value), unit)
-    return f"{value:.3g}" if isinstance(value, float) and value < 100 else str(value if isinstance(value, str) else f"{value:g}")
+    return (
+        f"{value:.3g}"
+        if isinstance(value, float) and value < 100
+        else str(value if isinstance(value, str) else f"{value:g}")
+    )

@@ -1,6 +1,6 @@
 """Static batches: equal sequences prefilled and then decoded together, at one point or at many.
 
-In the subset of Python that Numba compiles, as `simulator.cost.kernels`.
+In the subset of Python that Numba compiles, as `simulator.cost.kernels`. `t` is a `Tables`, `s` a `Scratch`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 from simulator.cost.layout import (
     ALL,
     ATTENDING,
+    DENSE,
     R_ENERGY,
     R_TIME,
     S_FAILED,
@@ -22,43 +23,19 @@ from simulator.cost.layout import (
 )
 from simulator.cost.steps import step_seconds, time_step
 
-# Nodes and weights of the 3-point Gauss-Legendre rule on [0, 1]: exact where a step's time is a quintic of the context.
 NODES = ((0.1127016653792583, 5.0 / 18.0), (0.5, 8.0 / 18.0), (0.8872983346207417, 5.0 / 18.0))
+"""Nodes and weights of the 3-point Gauss-Legendre rule on [0, 1]: exact where a step's time is a quintic of the context."""
 
 
-def prefill_seconds(  # type: ignore[no-untyped-def]
-    batch,
-    prompt,
-    source,
-    stages,
-    host,
-    ops,
-    amounts,
-    units,
-    rates,
-    joules,
-    bandwidth,
-    byte_joules,
-    place,
-    eff,
-    links,
-    power,
-    times,
-    trial,
-    best,
-    records,
-    totals,
-    prefill_totals,
-    result,
-):
+def prefill_seconds(batch, prompt, source, stages, t, s):  # type: ignore[no-untyped-def]
     """Prefills a batch of equal sequences on one rank of a pipeline of `stages`; returns the op that failed, or -1.
 
-    Runs in steps of at most `host.max_tokens` tokens: several sequences, or chunks of one, whose mean cost is that of the
-    middle chunk. n steps through p stages take (n + p - 1) / p step times. `prefill_totals` sums all steps.
+    Runs in steps of at most `host.max_tokens` tokens: several sequences, or chunks of one, whose mean cost is that of
+    the middle chunk. n steps through p stages take (n + p - 1) / p step times. `s.prefill` sums all steps.
     """
-    for c in range(len(totals)):
-        prefill_totals[c] = 0.0
-    micro = math.ceil(batch / min(stages, batch))
+    for c in range(len(s.totals)):
+        s.prefill[c] = 0.0
+    host = t.host
     remaining = 0.0
     if prompt >= host.max_tokens:
         chunks = prompt / host.max_tokens
@@ -66,7 +43,8 @@ def prefill_seconds(  # type: ignore[no-untyped-def]
         steps = batch * chunks
         sequences = 1.0
     else:
-        sequences = min(float(micro), math.floor(host.max_tokens / prompt))
+        micro = float(math.ceil(batch / min(stages, batch)))
+        sequences = min(micro, float(math.floor(host.max_tokens / prompt)))
         steps = float(math.floor(batch / sequences))
         remaining = batch - steps * sequences
         part = (sequences, prompt, 0.0, source, 1.0)
@@ -79,287 +57,83 @@ def prefill_seconds(  # type: ignore[no-untyped-def]
             repeats = 1.0
             sequences = remaining
             part = (remaining, prompt, 0.0, source, 1.0)
-        failed = time_step(
-            ALL,
-            (part,),
-            ops,
-            amounts,
-            units,
-            rates,
-            joules,
-            bandwidth,
-            byte_joules,
-            place,
-            eff,
-            links,
-            power,
-            times,
-            trial,
-            best,
-            records,
-            totals,
-        )
+        failed = time_step(ALL, (part,), t, s)
         if failed >= 0:
             return failed
-        seconds += repeats * step_seconds(totals, host, sequences, False)
-        for c in range(len(totals)):
-            prefill_totals[c] += repeats * totals[c]
+        seconds += repeats * step_seconds(s.totals, host, sequences, False)
+        for c in range(len(s.totals)):
+            s.prefill[c] += repeats * s.totals[c]
     count = steps + (1.0 if remaining > 0.0 else 0.0)
-    result[S_PREFILL_DEVICE] = prefill_totals[R_TIME]
-    result[S_TTFT] = seconds * (count + stages - 1.0) / (count * stages)
-    result[S_PREFILL_J] = prefill_totals[R_ENERGY] + power.static_w * result[S_TTFT] * stages
+    s.result[S_PREFILL_DEVICE] = s.prefill[R_TIME]
+    s.result[S_TTFT] = seconds * (count + stages - 1.0) / (count * stages)
+    s.result[S_PREFILL_J] = s.prefill[R_ENERGY] + t.power.static_w * s.result[S_TTFT] * stages
     return -1
 
 
-def decode_seconds(  # type: ignore[no-untyped-def]
-    dense_known,
-    batch,
-    prompt,
-    output,
-    source,
-    stages,
-    host,
-    ops,
-    amounts,
-    units,
-    rates,
-    joules,
-    bandwidth,
-    byte_joules,
-    place,
-    eff,
-    links,
-    power,
-    times,
-    trial,
-    best,
-    records,
-    totals,
-    decode_totals,
-    result,
-):
+def decode_seconds(dense_known, batch, prompt, output, source, stages, t, s):  # type: ignore[no-untyped-def]
     """The mean decode step of a batch over its growing context; returns the op that failed, or -1.
 
-    `dense_known`: the records hold the other ops of a decode step of the same batch, and only attention is timed anew.
-    p micro-batches decode side by side in p stages. `decode_totals` is the mean step of one micro-batch.
+    Everything but attention is timed once; `dense_known` says that `s.dense` holds it already for this batch. p
+    micro-batches decode side by side in p stages. `s.decode` is the mean step of one micro-batch.
     """
-    for c in range(len(totals)):
-        decode_totals[c] = 0.0
+    result = s.result
+    for c in range(len(s.totals)):
+        s.decode[c] = 0.0
     result[S_TPOT] = 0.0
     result[S_STEP_J] = 0.0
     result[S_STEP_DEVICE] = 0.0
     if output <= 1.0:
         return -1
-    micro = float(math.ceil(batch / min(stages, batch)))
-    which = ATTENDING if dense_known else ALL
-    for node, weight in NODES:
-        failed = time_step(
-            which,
-            ((micro, 1.0, prompt - 0.5 + node * (output - 1.0), source, 1.0),),
-            ops,
-            amounts,
-            units,
-            rates,
-            joules,
-            bandwidth,
-            byte_joules,
-            place,
-            eff,
-            links,
-            power,
-            times,
-            trial,
-            best,
-            records,
-            totals,
-        )
+    together = min(stages, batch)
+    micro = float(math.ceil(batch / together))
+    if not dense_known:
+        failed = time_step(DENSE, ((micro, 1.0, prompt, source, 1.0),), t, s)
         if failed >= 0:
             return failed
-        which = ATTENDING
-        step = step_seconds(totals, host, micro, True)
+        for c in range(len(s.totals)):
+            s.dense[c] = s.totals[c]
+    for node, weight in NODES:
+        failed = time_step(ATTENDING, ((micro, 1.0, prompt - 0.5 + node * (output - 1.0), source, 1.0),), t, s)
+        if failed >= 0:
+            return failed
+        for c in range(len(s.totals)):
+            s.totals[c] += s.dense[c]
+            s.decode[c] += weight * s.totals[c]
+        step = step_seconds(s.totals, t.host, micro, True)
         result[S_TPOT] += weight * step
-        result[S_STEP_J] += weight * (min(stages, batch) * totals[R_ENERGY] + power.static_w * step * stages)
-        result[S_STEP_DEVICE] += weight * totals[R_TIME]
-        for c in range(len(totals)):
-            decode_totals[c] += weight * totals[c]
+        result[S_STEP_J] += weight * (together * s.totals[R_ENERGY] + t.power.static_w * step * stages)
+        result[S_STEP_DEVICE] += weight * s.totals[R_TIME]
     return -1
 
 
-def static_batch(  # type: ignore[no-untyped-def]
-    batch,
-    prompt,
-    output,
-    source,
-    stages,
-    host,
-    ops,
-    amounts,
-    units,
-    rates,
-    joules,
-    bandwidth,
-    byte_joules,
-    place,
-    eff,
-    links,
-    power,
-    times,
-    trial,
-    best,
-    records,
-    totals,
-    prefill_totals,
-    decode_totals,
-    result,
-):
-    """A batch of equal sequences, prefilled and then decoded together. `result` gets the S_ columns."""
-    failed = prefill_seconds(
-        batch,
-        prompt,
-        source,
-        stages,
-        host,
-        ops,
-        amounts,
-        units,
-        rates,
-        joules,
-        bandwidth,
-        byte_joules,
-        place,
-        eff,
-        links,
-        power,
-        times,
-        trial,
-        best,
-        records,
-        totals,
-        prefill_totals,
-        result,
-    )
+def static_batch(batch, prompt, output, source, stages, t, s):  # type: ignore[no-untyped-def]
+    """A batch of equal sequences, prefilled and then decoded together. `s.result` gets the S_ columns."""
+    failed = prefill_seconds(batch, prompt, source, stages, t, s)
     if failed < 0:
-        failed = decode_seconds(
-            False,
-            batch,
-            prompt,
-            output,
-            source,
-            stages,
-            host,
-            ops,
-            amounts,
-            units,
-            rates,
-            joules,
-            bandwidth,
-            byte_joules,
-            place,
-            eff,
-            links,
-            power,
-            times,
-            trial,
-            best,
-            records,
-            totals,
-            decode_totals,
-            result,
-        )
-    result[S_FAILED] = float(failed)
+        failed = decode_seconds(False, batch, prompt, output, source, stages, t, s)
+    s.result[S_FAILED] = float(failed)
 
 
-def static_grid(  # type: ignore[no-untyped-def]
-    points,
-    stages,
-    host,
-    ops,
-    amounts,
-    units,
-    rates,
-    joules,
-    bandwidth,
-    byte_joules,
-    place,
-    eff,
-    links,
-    power,
-    times,
-    trial,
-    best,
-    records,
-    totals,
-    prefill_totals,
-    decode_totals,
-    result,
-    answers,
-):
+def static_grid(points, stages, t, s, answers):  # type: ignore[no-untyped-def]
     """`static_batch` at many points: rows of (batch, prompt, output, source), best in order of batch, then prompt.
 
     What a point shares with the one before it is not computed again: the prefill of the same batch and prompt, and all
     of a decode step but attention for the same batch. `answers` gets a row of S_ columns per point.
     """
-    decoded = -1.0
+    dense_batch = -1.0
+    dense_source = -1.0
     for p in range(len(points)):
-        point = points[p]
-        same = p > 0 and points[p - 1][0] == point[0] and points[p - 1][3] == point[3]
+        batch, prompt, output, source = points[p][0], points[p][1], points[p][2], points[p][3]
         failed = -1
-        if not (same and points[p - 1][1] == point[1]):
-            failed = prefill_seconds(
-                point[0],
-                point[1],
-                point[3],
-                stages,
-                host,
-                ops,
-                amounts,
-                units,
-                rates,
-                joules,
-                bandwidth,
-                byte_joules,
-                place,
-                eff,
-                links,
-                power,
-                times,
-                trial,
-                best,
-                records[0],
-                totals,
-                prefill_totals,
-                result,
-            )
+        if p == 0 or points[p - 1][0] != batch or points[p - 1][1] != prompt or points[p - 1][3] != source:
+            failed = prefill_seconds(batch, prompt, source, stages, t, s)
         if failed < 0:
             failed = decode_seconds(
-                same and decoded == point[0],
-                point[0],
-                point[1],
-                point[2],
-                point[3],
-                stages,
-                host,
-                ops,
-                amounts,
-                units,
-                rates,
-                joules,
-                bandwidth,
-                byte_joules,
-                place,
-                eff,
-                links,
-                power,
-                times,
-                trial,
-                best,
-                records[1],
-                totals,
-                decode_totals,
-                result,
+                dense_batch == batch and dense_source == source, batch, prompt, output, source, stages, t, s
             )
-            if point[2] > 1.0:
-                decoded = point[0]
-        result[S_FAILED] = float(failed)
-        for c in range(len(result)):
-            answers[p][c] = result[c]
+            if output > 1.0:
+                dense_batch = batch
+                dense_source = source
+        s.result[S_FAILED] = float(failed)
+        for c in range(len(s.result)):
+            answers[p][c] = s.result[c]

@@ -18,9 +18,9 @@ from simulator.cost.layout import (
     PLACE_ACTIVATION,
     PLACE_CACHE,
     PLACE_WEIGHT,
-    REDUCE_SCATTER,
     R_CACHE,
     R_COMPUTE,
+    REDUCE_SCATTER,
     SCAN,
 )
 
@@ -145,7 +145,7 @@ def tiled_gemm(m, op, active, unit, rate, eff, memory_s, dequantize_s):  # type:
         tiles = active * math.ceil(m / tm) * columns
         for split in SPLITS:
             depth = math.ceil(op.k / split)
-            if split > 1.0 and depth < 128.0:
+            if split > 1.0 and (depth < 128.0 or tiles * split > 4.0 * unit.count):
                 break
             waves = math.ceil(tiles * split / unit.count)
             compute = waves * (2.0 * tm * tn * depth / core_rate + eff.fill_s) + dequantize_s * math.ceil(m / tm)

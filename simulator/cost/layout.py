@@ -5,7 +5,7 @@ The same field names serve the interpreter (lists of these tuples) and Numba (st
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # Kinds of op.
 GEMM, ATTENTION, SCAN, ELEMENTWISE, GATHER, COLLECTIVE = range(6)
@@ -163,3 +163,54 @@ class PowerRow(NamedTuple):
     static_w: float
     tdp_w: float
     """0 for no limit."""
+
+
+class Tables(NamedTuple):
+    """Everything that a step is timed with: lists of rows for the interpreter, arrays for Numba.
+
+    Shapes, with O ops, U units, M memories: amounts (O, NUM_AMOUNTS, 6), rates and joules (O, U), bandwidth and
+    byte_joules (U, M), place (NUM_PLACES, M).
+    """
+
+    ops: Any
+    """Rows of OpRow."""
+    amounts: Any
+    units: Any
+    """Rows of UnitRow."""
+    rates: Any
+    """FLOP/s of each op on each unit; 0 where it cannot run."""
+    joules: Any
+    """J/FLOP of each op on each unit."""
+    bandwidth: Any
+    """Bytes/s of each memory as each unit reads it."""
+    byte_joules: Any
+    links: Any
+    """Rows of LinkRow, one per op; meaningful for collectives."""
+    place: Any
+    """Share of weights, cache and activations in each memory."""
+    efficiency: Efficiency
+    power: PowerRow
+    host: HostRow
+
+
+class Scratch(NamedTuple):
+    """What the arithmetic writes into, with C = R_MEMORY + M columns."""
+
+    times: Any
+    """(M,) seconds of each memory for the op in hand."""
+    trial: Any
+    """(C,) the op in hand on one unit."""
+    best: Any
+    """(C,) on the best unit so far."""
+    records: Any
+    """(O, C) a row per op."""
+    totals: Any
+    """(C,) of the ops timed last."""
+    dense: Any
+    """(C,) of all ops but attention, in decode."""
+    prefill: Any
+    """(C,) of all prefill steps."""
+    decode: Any
+    """(C,) of the mean decode step."""
+    result: Any
+    """(NUM_STATIC,)"""

@@ -5,11 +5,10 @@ Holds the buffers that the arithmetic writes into, so that a call allocates almo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from simulator.cost import batches, steps
-from simulator.cost.layout import ALL, NUM_STATIC, HostRow
+from simulator.cost.layout import ALL, NUM_STATIC, HostRow, Scratch, Tables
 from simulator.cost.table import Table, as_arrays
 
 COMPILE_AFTER_CALLS = 40
@@ -18,186 +17,100 @@ COMPILE_AFTER_CALLS = 40
 Shares = tuple[tuple[float, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StaticBatch:
-    """What a batch of equal sequences takes on one rank, as `batches.static_batch` returns it."""
+class StaticBatch(NamedTuple):
+    """What a batch of equal sequences takes on one rank; the S_ columns of `simulator.cost.layout`."""
 
     ttft_s: float
     tpot_s: float
     prefill_j: float
     step_j: float
+    failed_op: float
     prefill_device_s: float
     step_device_s: float
-    failed_op: int
 
 
 class Runner:
     """Evaluates a table at steps and at static batches."""
 
-    __slots__ = (
-        "_arrays",
-        "_buffers",
-        "_calls",
-        "_places",
-        "decode_totals",
-        "host",
-        "prefill_totals",
-        "records",
-        "stages",
-        "table",
-        "totals",
-    )
+    __slots__ = ("_batches", "_calls", "_compiled", "_places", "_rows", "_stages", "_steps", "host", "scratch", "table")
 
     def __init__(self, table: Table, host: HostRow, stages: int = 1) -> None:
-        self.table, self.host, self.stages = table, host, stages
+        self.table, self.host = table, host
+        self._stages = float(stages)
         self._calls = 0
-        self._arrays: tuple[Any, ...] | None = None
-        self._places: dict[Shares, Any] = {}
-        columns = table.columns
-        memories = len(table.memory_names)
-        self.records: Any = [[0.0] * columns for _ in table.ops]
-        self.totals: Any = [0.0] * columns
-        self.prefill_totals: Any = [0.0] * columns
-        self.decode_totals: Any = [0.0] * columns
-        self._buffers: Any = ([0.0] * memories, [0.0] * columns, [0.0] * columns, [0.0] * NUM_STATIC)
+        self._compiled = False
+        self._steps: Any = steps
+        self._batches: Any = batches
+        self._rows: dict[str, Any] = {
+            "ops": table.rows, "amounts": table.amounts, "units": table.units, "rates": table.rates, "joules": table.joules,
+            "bandwidth": table.bandwidth, "byte_joules": table.byte_joules, "links": table.links,
+        }  # fmt: skip
+        self._places: dict[Shares, Tables] = {}
+        columns, memories = table.columns, len(table.memory_names)
+        self.scratch = Scratch(
+            times=[0.0] * memories,
+            trial=[0.0] * columns,
+            best=[0.0] * columns,
+            records=[[0.0] * columns for _ in table.ops],
+            totals=[0.0] * columns,
+            dense=[0.0] * columns,
+            prefill=[0.0] * columns,
+            decode=[0.0] * columns,
+            result=[0.0] * NUM_STATIC,
+        )
 
     def compile(self) -> None:
         """Switch to the compiled arithmetic now."""
+        if self._compiled:
+            return
         import numpy as np
 
-        if self._arrays is not None:
-            return
-        arrays = as_arrays(self.table)
-        self._arrays = tuple(
-            arrays[name] for name in ("ops", "amounts", "units", "rates", "joules", "bandwidth", "byte_joules", "links")
-        )
-        self.records = np.zeros((len(self.table.ops), self.table.columns))
-        self.totals, self.prefill_totals, self.decode_totals = (np.zeros(self.table.columns) for _ in range(3))
-        self._buffers = tuple(np.zeros(len(buffer)) for buffer in self._buffers)
+        from simulator.cost.compiled import arithmetic
+
+        self._steps, self._batches = arithmetic()
+        self._rows = as_arrays(self.table)
         self._places = {}
+        self.scratch = Scratch(*(np.zeros(np.shape(buffer)) for buffer in self.scratch))
+        self._compiled = True
 
     def static_batch(self, batch: float, prompt: float, output: float, source: float, shares: Shares) -> StaticBatch:
         """A batch prefilled and decoded together (`batches.static_batch`)."""
-        (_, module), (ops, amounts, units, rates, joules, bandwidth, byte_joules, links), place = self._prepared(shares)
-        times, trial, best, result = self._buffers
-        module.static_batch(
-            float(batch),
-            float(prompt),
-            float(output),
-            float(source),
-            float(self.stages),
-            self.host,
-            ops,
-            amounts,
-            units,
-            rates,
-            joules,
-            bandwidth,
-            byte_joules,
-            place,
-            self.table.efficiency,
-            links,
-            self.table.power,
-            times,
-            trial,
-            best,
-            self.records,
-            self.totals,
-            self.prefill_totals,
-            self.decode_totals,
-            result,
+        tables = self._tables(shares)
+        scratch = self.scratch
+        self._batches.static_batch(
+            float(batch), float(prompt), float(output), float(source), self._stages, tables, scratch
         )
-        ttft, tpot, prefill_j, step_j, failed, prefill_device, step_device = (float(value) for value in result)
-        return StaticBatch(ttft, tpot, prefill_j, step_j, prefill_device, step_device, int(failed))
+        return StaticBatch(*(scratch.result.tolist() if self._compiled else scratch.result))
 
     def static_grid(self, points: Any, shares: Shares) -> Any:
-        """`batches.static_grid`: an array of points in, an array of S_ columns out. Always compiled."""
+        """`batches.static_grid`: (P, 4) points in, (P, NUM_STATIC) answers out. Always compiled."""
         import numpy as np
 
         self.compile()
-        (_, module), (ops, amounts, units, rates, joules, bandwidth, byte_joules, links), place = self._prepared(shares)
-        times, trial, best, result = self._buffers
         answers = np.empty((len(points), NUM_STATIC))
-        records = np.zeros((2, *self.records.shape))
-        module.static_grid(
-            points,
-            float(self.stages),
-            self.host,
-            ops,
-            amounts,
-            units,
-            rates,
-            joules,
-            bandwidth,
-            byte_joules,
-            place,
-            self.table.efficiency,
-            links,
-            self.table.power,
-            times,
-            trial,
-            best,
-            records,
-            self.totals,
-            self.prefill_totals,
-            self.decode_totals,
-            result,
-            answers,
-        )
+        self._batches.static_grid(points, self._stages, self._tables(shares), self.scratch, answers)
         return answers
 
     def step(self, slices: tuple[tuple[float, ...], ...], shares: Shares, *, which: int = ALL) -> int:
-        """One mixed step into `records` and `totals`; returns the first op that no unit can run, or -1."""
-        (module, _), (ops, amounts, units, rates, joules, bandwidth, byte_joules, links), place = self._prepared(shares)
-        times, trial, best, _ = self._buffers
+        """One mixed step into the records and totals of `scratch`; returns the first op that no unit can run, or -1."""
+        tables = self._tables(shares)
         exact = tuple(tuple(float(value) for value in part) for part in slices)
-        return int(
-            module.time_step(
-                which,
-                exact,
-                ops,
-                amounts,
-                units,
-                rates,
-                joules,
-                bandwidth,
-                byte_joules,
-                place,
-                self.table.efficiency,
-                links,
-                self.table.power,
-                times,
-                trial,
-                best,
-                self.records,
-                self.totals,
-            )
-        )
+        return int(self._steps.time_step(which, exact, tables, self.scratch))
 
-    def _prepared(self, shares: Shares) -> tuple[tuple[Any, Any], tuple[Any, ...], Any]:
+    def _tables(self, shares: Shares) -> Tables:
         self._calls += 1
-        if self._arrays is None and self._calls > COMPILE_AFTER_CALLS:
+        if not self._compiled and self._calls > COMPILE_AFTER_CALLS:
             self.compile()
-        if self._arrays is None:
-            table = self.table
-            rows = (
-                table.rows,
-                table.amounts,
-                table.units,
-                table.rates,
-                table.joules,
-                table.bandwidth,
-                table.byte_joules,
-                table.links,
-            )
-            return (steps, batches), rows, shares
-        from simulator.cost.compiled import arithmetic
+        tables = self._places.get(shares)
+        if tables is None:
+            place: Any = shares
+            if self._compiled:
+                import numpy as np
 
-        place = self._places.get(shares)
-        if place is None:
-            import numpy as np
-
+                place = np.array(shares)
             if len(self._places) > 256:
                 self._places.clear()
-            place = self._places[shares] = np.array(shares)
-        return arithmetic(), self._arrays, place
+            tables = self._places[shares] = Tables(
+                **self._rows, place=place, efficiency=self.table.efficiency, power=self.table.power, host=self.host
+            )
+        return tables

@@ -96,7 +96,7 @@ def build_table(
         ops=ops,
         rows=[_op_row(op, engine) for op in ops],
         amounts=[_amounts(op) for op in ops],
-        rates=[[_rate(op, unit) for unit in machine.units] for op in ops],
+        rates=[[_rate(op, unit, machine) for unit in machine.units] for op in ops],
         joules=[[_joules(op, unit, machine) for unit in machine.units] for op in ops],
         units=units,
         unit_names=tuple(unit.name for unit in machine.units),
@@ -184,12 +184,32 @@ def _amounts(op: Op) -> list[Amount]:
     return found
 
 
-def _rate(op: Op, unit: Unit) -> float:
-    needed = "gemm" if op.kind == "gemm" else op.kind
-    if needed not in unit.runs and not (needed == "gemm" and "gemv" in unit.runs):
+def _rate(op: Op, unit: Unit, machine: Machine) -> float:
+    if not _runs(op, unit) or any(_covers(other, unit, op) for other in machine.units):
         return 0.0
     dtype = usable_dtype(op.dtype, unit)
     return unit.peak_flop_per_s[dtype] if dtype else 0.0
+
+
+def _runs(op: Op, unit: Unit) -> bool:
+    return op.kind in unit.runs or (op.kind == "gemm" and "gemv" in unit.runs)
+
+
+def _covers(other: Unit, unit: Unit, op: Op) -> bool:
+    """Whether `other` is the matrix engine of the same cores as the vector `unit`, and so never slower at `op`."""
+    if (
+        other is unit
+        or other.kind != "matrix"
+        or unit.kind == "matrix"
+        or (other.part, other.near) != (unit.part, unit.near)
+    ):
+        return False
+    return (
+        other.launch_s == unit.launch_s
+        and _runs(op, other)
+        and usable_dtype(op.dtype, other) is not None
+        and other.count == unit.count
+    )
 
 
 def _joules(op: Op, unit: Unit, machine: Machine) -> float:

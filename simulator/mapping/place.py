@@ -6,7 +6,6 @@ Knows capacities and roles; which preference is fastest is decided by whoever ti
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from simulator.mapping.machine import Machine
@@ -52,6 +51,38 @@ class Policy:
     spills: bool
 
 
+class Placer:
+    """Places tensors on one machine under one policy; what depends on neither batch nor length is worked out once."""
+
+    __slots__ = ("_activation", "_cache_order", "_free", "_weight_order", "capacity_bytes", "home", "preferences")
+
+    def __init__(self, machine: Machine, policy: Policy) -> None:
+        self._weight_order = holders(machine, "weight", policy) or [0]
+        self._cache_order = holders(machine, "kv", policy) or [0]
+        activation = holders(machine, "activation", policy)
+        self.home = activation[0] if activation else 0
+        self._free = [_usable_bytes(machine, position, policy, self.home) for position in range(len(machine.memories))]
+        used = {self.home, *self._weight_order, *self._cache_order}
+        self.capacity_bytes = sum(self._free[position] for position in used)
+        self._activation = _all_in(self.home, len(self._free))
+        self.preferences = [(weight, cache) for weight in self._weight_order for cache in self._cache_order]
+        """Pairs of a preferred memory for the weights and one for the cache, the natural pair first."""
+
+    def place(self, need: Need, preference: tuple[int, int]) -> Placement:
+        """Fill memories in order of preference: activations first, then weights, then cache."""
+        weight, cache = preference
+        home = self.home
+        room = self._free[home]
+        if weight == cache == home and need.weight + need.cache + need.activation <= room:
+            return Placement((self._activation, self._activation, self._activation), 0.0, self.capacity_bytes)
+        free = list(self._free)
+        short = max(0.0, need.activation - room)
+        free[home] = max(0.0, room - need.activation)
+        weights, short_weight = _fill(need.weight, weight, self._weight_order, free)
+        caches, short_cache = _fill(need.cache, cache, self._cache_order, free)
+        return Placement((weights, caches, self._activation), short + short_weight + short_cache, self.capacity_bytes)
+
+
 def holders(machine: Machine, role: str, policy: Policy) -> list[int]:
     """Memories that may hold a role and that some unit can read, the main part's first; only the first without spilling."""
     reachable = [
@@ -63,14 +94,17 @@ def holders(machine: Machine, role: str, policy: Policy) -> list[int]:
     return ordered if policy.spills else ordered[:1]
 
 
-def preferences(machine: Machine, policy: Policy) -> Iterator[tuple[int, int]]:
-    """Pairs of a preferred memory for the weights and one for the cache, the natural pair first."""
-    for weight in holders(machine, "weight", policy) or [0]:
-        for cache in holders(machine, "kv", policy) or [0]:
-            yield weight, cache
+def place(machine: Machine, need: Need, policy: Policy, preference: tuple[int, int]) -> Placement:
+    """One placement; use a `Placer` for many."""
+    return Placer(machine, policy).place(need, preference)
 
 
-def usable_bytes(machine: Machine, position: int, policy: Policy, home: int) -> float:
+def preferences(machine: Machine, policy: Policy) -> list[tuple[int, int]]:
+    """The pairs of preferred memories that a machine offers; see `Placer.preferences`."""
+    return Placer(machine, policy).preferences
+
+
+def _usable_bytes(machine: Machine, position: int, policy: Policy, home: int) -> float:
     """What tensors may take of one memory."""
     capacity = machine.memories[position].capacity_bytes
     if position == home:
@@ -78,38 +112,20 @@ def usable_bytes(machine: Machine, position: int, policy: Policy, home: int) -> 
     return capacity * max(policy.memory_fraction, 0.95)
 
 
-def home_memory(machine: Machine, policy: Policy) -> int:
-    """The memory that activations lie in: the first that may hold them."""
-    found = holders(machine, "activation", policy)
-    return found[0] if found else 0
+def _fill(size: float, first: int, order: list[int], free: list[float]) -> tuple[tuple[float, ...], float]:
+    """Shares of `size` bytes over the memories, and the bytes that found no room; takes from `free`."""
+    if size <= 0.0:
+        return _all_in(first, len(free)), 0.0
+    row = [0.0] * len(free)
+    left = size
+    for position in [first, *(other for other in order if other != first)]:
+        taken = min(left, free[position])
+        free[position] -= taken
+        row[position] += taken
+        left -= taken
+    row[first] += left
+    return tuple(part / size for part in row), left
 
 
-def place(machine: Machine, need: Need, policy: Policy, preference: tuple[int, int]) -> Placement:
-    """Fill memories in order of preference: activations first, then weights, then cache."""
-    home = home_memory(machine, policy)
-    free = [usable_bytes(machine, position, policy, home) for position in range(len(machine.memories))]
-    capacity = sum(free[position] for position in _used(machine, policy, home))
-    count = len(machine.memories)
-    activation = tuple(1.0 if position == home else 0.0 for position in range(count))
-    short = max(0.0, need.activation - free[home])
-    free[home] = max(0.0, free[home] - need.activation)
-    shares = []
-    for role, size, first in (("weight", need.weight, preference[0]), ("kv", need.cache, preference[1])):
-        order = [first, *(position for position in holders(machine, role, policy) if position != first)]
-        row = [0.0] * count
-        left = size
-        for position in order:
-            taken = min(left, free[position])
-            free[position] -= taken
-            row[position] += taken
-            left -= taken
-        row[first] += left
-        short += left
-        shares.append(
-            tuple(part / size for part in row) if size > 0 else tuple(1.0 if p == first else 0.0 for p in range(count))
-        )
-    return Placement((shares[0], shares[1], activation), short, capacity)
-
-
-def _used(machine: Machine, policy: Policy, home: int) -> set[int]:
-    return {home, *holders(machine, "weight", policy), *holders(machine, "kv", policy)}
+def _all_in(position: int, count: int) -> tuple[float, ...]:
+    return tuple(1.0 if other == position else 0.0 for other in range(count))

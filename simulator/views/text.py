@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simulator.result import OpCost, Prediction
+from simulator.scenario import load_model
 from simulator.units import in_engineering
 from simulator.views.document import Block, Paragraph, Section, Table, as_html, as_text, table_text
 
@@ -143,7 +144,12 @@ def money(value: float | None) -> str:
 def scenario_line(prediction: Prediction) -> str:
     """The shape of the work and the division among devices, in words."""
     scenario, provenance = prediction.scenario, prediction.provenance
-    words = [f"batch {scenario.batch}", f"{scenario.input_tokens} tokens in, {scenario.output_tokens} out"]
+    model = load_model(scenario.model)
+    words = [f"batch {scenario.batch}"]
+    if model.decode:
+        words.append(f"{scenario.input_tokens} tokens in, {scenario.output_tokens} out")
+    elif model.architecture is not None and model.architecture.fixed_tokens is None:
+        words.append(f"{scenario.input_tokens} tokens")
     if scenario.images:
         words.append(f"{scenario.images} images each")
     if prediction.devices > 1:
@@ -179,7 +185,10 @@ def _time(prediction: Prediction) -> Section:
         ("with input tokens/s", plain(prediction.total_tokens_per_s), _range(between.get("total_tokens_per_s"), "")),
         ("bound by", prediction.bound, ""),
     ]
-    if prediction.tpot_s == 0:
+    if not load_model(prediction.scenario.model).decode:
+        passes = plain(prediction.output_tokens_per_s), _range(between.get("output_tokens_per_s"), "")
+        rows = [("one pass", *rows[0][1:]), ("samples/s", *passes), rows[-1]]
+    elif prediction.tpot_s == 0:
         del rows[1]
     if prediction.turns > 1:
         rows.append(("turns", str(prediction.turns), "the caches of the whole batch do not fit at once"))
@@ -201,11 +210,14 @@ def _energy(prediction: Prediction) -> Section:
     between = prediction.interval.get("energy_j_per_output_token")
     tdp_w = load_machine(prediction.scenario.hardware).tdp_w * prediction.devices
     limit = f"{prediction.power_w / tdp_w:.0%} of the {in_engineering(tdp_w, 'W')} limit" if tdp_w else ""
+    sample = "output token" if load_model(prediction.scenario.model).decode else "sample"
     rows = [
-        ("per output token", in_engineering(prediction.energy_j_per_output_token, "J"), _range(between, "J")),
-        ("prefill", in_engineering(prediction.prefill_energy_j, "J"), ""),
+        (f"per {sample}", in_engineering(prediction.energy_j_per_output_token, "J"), _range(between, "J")),
+        ("prefill of the batch", in_engineering(prediction.prefill_energy_j, "J"), ""),
         ("average power", in_engineering(prediction.power_w, "W"), limit),
     ]
+    if sample == "sample":
+        del rows[1]
     parts = {name: joules for name, joules in prediction.energy_by_component_j.items() if joules > 0}
     total = sum(parts.values()) or 1.0
     rows += [
@@ -218,7 +230,8 @@ def _energy(prediction: Prediction) -> Section:
 def _cost(prediction: Prediction) -> Section:
     price = prediction.provenance.get("price") or "no price of this hardware is known"
     value = money(prediction.usd_per_million_output_tokens)
-    return Section("Cost", (("USD per million output tokens", value, price),))
+    things = "output tokens" if load_model(prediction.scenario.model).decode else "samples"
+    return Section("Cost", ((f"USD per million {things}", value, price),))
 
 
 def _confidence(prediction: Prediction) -> Section:

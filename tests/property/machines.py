@@ -182,3 +182,9 @@ def larger(machine: Machine, factor: float, *, kinds: frozenset[str], names: fro
         for memory in machine.memories
     )
     return replace(machine, memories=memories)
+
+
+def in_main_memory(machine: Machine) -> tuple[tuple[float, ...], ...]:
+    """A placement of weights, cache and activations in a drawn machine's main memory."""
+    row = tuple(1.0 if memory.name == "main" else 0.0 for memory in machine.memories)
+    return (row, row, row)

@@ -17,7 +17,9 @@ from .networks import models
 NARROW = st.sampled_from(["fp8", "int8", "int4", "int3", "int2", "fp4"])
 GROUPS = st.sampled_from([None, 32, 128])
 STEPS: st.SearchStrategy[Step] = st.lists(
-    st.builds(Slice, st.integers(1, 64), st.sampled_from([1, 300]), st.integers(0, 5000)), min_size=1, max_size=3
+    st.builds(Slice, st.integers(1, 64), st.sampled_from([1, 300]), st.integers(0, 5000), st.just(9.0), st.just(1.0)),
+    min_size=1,
+    max_size=3,
 ).map(tuple)
 OTHERS: tuple[Role, ...] = ("weight", "kv", "state", "activation", "index")
 SHIPPED = ["llama-3.1-8b", "mixtral-8x7b", "deepseek-v2-lite", "whisper-base", "jamba-v0.1", "qwen2-0.5b"]

@@ -17,7 +17,11 @@ from simulator.techniques.parallel import Parallelism, check, shard, stage_share
 from .networks import models
 
 STEPS: st.SearchStrategy[Step] = st.lists(
-    st.builds(Slice, st.integers(1, 64), st.sampled_from([1, 7, 300]), st.integers(0, 5000)), min_size=1, max_size=3
+    st.builds(
+        Slice, st.integers(1, 64), st.sampled_from([1, 7, 300]), st.integers(0, 5000), st.just(0.0), st.just(1.0)
+    ),
+    min_size=1,
+    max_size=3,
 ).map(tuple)
 DEGREES = st.sampled_from([1, 2, 4, 8])
 SHIPPED = [
