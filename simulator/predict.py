@@ -194,7 +194,7 @@ class Predictor:
             chosen = self.placer.place(need, self._options[0])
         static = self.runner.static_batch(batch, prompt, output, source, chosen.shares)
         if static.failed_op >= 0:
-            op, machine = self.runner.table.ops[static.failed_op], self.resolved.machine
+            op, machine = self.runner.table.ops[int(static.failed_op)], self.resolved.machine
             raise UnsupportedError(
                 f"'{op.name}' on {machine.name}: no unit that runs {op.kind} reaches its operands",
                 ["another placement (--place)", "an engine that uses further memories (--engine native)"],

@@ -124,11 +124,11 @@ def engines() -> list[dict[str, Any]]:
             {
                 "name": spec.name,
                 "title": spec.title,
-                "host_step_s": spec.host_step.value,
+                "host_step_s": float(spec.host_step),
                 "graph_decode": spec.graph_decode,
                 "spills": spec.spills,
-                "memory_fraction": spec.memory_fraction.value,
-                "max_batched_tokens": spec.max_batched_tokens.value,
+                "memory_fraction": float(spec.memory_fraction),
+                "max_batched_tokens": float(spec.max_batched_tokens),
                 "aliases": spec.aliases,
             }
         )
@@ -176,12 +176,12 @@ def _print(records: list[dict[str, Any]], kind: str) -> None:
         click.echo(f"no {kind}")
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for key, value in records[0].items():
+    keys = [key for key in records[0] if key != "aliases"]
+    for key in keys:
         number = any(isinstance(r[key], int | float) and not isinstance(r[key], bool) for r in records)
         table.add_column(_UNITS.get(key, (key, ""))[0], justify="right" if number else "left", no_wrap=key == "name")
-        del value
     for record in records:
-        table.add_row(*(_shown(key, value) for key, value in record.items()))
+        table.add_row(*(_shown(key, record[key]) for key in keys))
     console = Console() if sys.stdout.isatty() else Console(width=220)
     console.print(table, highlight=False, markup=False)
 
@@ -202,8 +202,6 @@ def _shown(key: str, value: Any) -> str:
         return in_engineering(float(value), "")
     if unit and isinstance(value, int | float):
         return in_engineering(float(value), unit)
-    return (
-        f"{value:.3g}"
-        if isinstance(value, float) and value < 100
-        else str(value if isinstance(value, str) else f"{value:g}")
-    )
+    if isinstance(value, str):
+        return value
+    return f"{value:.3g}" if isinstance(value, float) and value < 100 else f"{value:g}"

@@ -45,9 +45,7 @@ def schema_text(kind: str) -> str:
 
 @click.command("schema")
 @click.argument("kind", required=False, type=click.Choice(list(KINDS)))
-@click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), help="Write DIR/KIND.schema.json for all kinds."
-)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write DIR/KIND.schema.json.")
 def command(kind: str | None, out: Path | None) -> None:
     """JSON Schema of the files a user may write, for editors and checkers."""
     if kind is None and out is None:

@@ -48,18 +48,22 @@ def soft_maximum(a: float, b: float, c: float, sharpness: float) -> float:
     top = max(a, b, c)
     if top <= 0.0 or sharpness > 60.0:
         return top
-    return top * ((a / top) ** sharpness + (b / top) ** sharpness + (c / top) ** sharpness) ** (1.0 / sharpness)
+    total = 0.0
+    for term in (a, b, c):
+        if term > 0.0:
+            total += 1.0 if term == top else (term / top) ** sharpness
+    return top * total ** (1.0 / sharpness) if total > 1.0 else top
 
 
-def quantity(amount, tokens, sequences, sampled, pairs, context):  # type: ignore[no-untyped-def]
-    """An `Amount` at the features of a step."""
+def quantity(amounts, at, tokens, sequences, sampled, pairs, context):  # type: ignore[no-untyped-def]
+    """The `Amount` that starts at `at`, at the features of a step."""
     return (
-        amount[0]
-        + amount[1] * tokens
-        + amount[2] * sequences
-        + amount[3] * sampled
-        + amount[4] * pairs
-        + amount[5] * context
+        amounts[at]
+        + amounts[at + 1] * tokens
+        + amounts[at + 2] * sequences
+        + amounts[at + 3] * sampled
+        + amounts[at + 4] * pairs
+        + amounts[at + 5] * context
     )
 
 
@@ -106,16 +110,24 @@ def read_context(op, query, past, source):  # type: ignore[no-untyped-def]
     return total
 
 
-def memory_time(bandwidth, place, weight, cache, activation, times):  # type: ignore[no-untyped-def]
-    """Seconds of the slowest memory when all are read side by side; `times` gets each one's. -1 if one cannot be reached."""
+def memory_time(bandwidth, at, place, weight, cache, activation, times):  # type: ignore[no-untyped-def]
+    """Seconds of the slowest memory when all are read side by side, -1 if one cannot be reached.
+
+    `bandwidth` from `at` on is the unit's, `place` the shares of weights, cache and activations; `times` gets each one's.
+    """
     slowest = 0.0
-    for m in range(len(bandwidth)):
-        load = weight * place[PLACE_WEIGHT][m] + cache * place[PLACE_CACHE][m] + activation * place[PLACE_ACTIVATION][m]
+    memories = len(times)
+    for m in range(memories):
+        load = (
+            weight * place[PLACE_WEIGHT * memories + m]
+            + cache * place[PLACE_CACHE * memories + m]
+            + activation * place[PLACE_ACTIVATION * memories + m]
+        )
         times[m] = 0.0
         if load > 0.0:
-            if bandwidth[m] <= 0.0:
+            if bandwidth[at + m] <= 0.0:
                 return -1.0
-            times[m] = load / bandwidth[m]
+            times[m] = load / bandwidth[at + m]
             slowest = max(slowest, times[m])
     return slowest
 
@@ -206,6 +218,7 @@ def op_on_unit(  # type: ignore[no-untyped-def]
     unit,
     rate,
     bandwidth,
+    at,
     place,
     eff,
     times,
@@ -222,7 +235,7 @@ def op_on_unit(  # type: ignore[no-untyped-def]
     passes = 1.0
     if unit.reuse_rows > 0.0 and op.kind == GEMM:
         passes = math.ceil(rows / unit.reuse_rows)
-    memory_s = memory_time(bandwidth, place, weight * passes, cache, spill, times)
+    memory_s = memory_time(bandwidth, at, place, weight * passes, cache, spill, times)
     if memory_s < 0.0:
         return -1.0
     cache_s = 0.0
@@ -250,7 +263,7 @@ def op_on_unit(  # type: ignore[no-untyped-def]
         cache_s = feed
         repeats = math.ceil(m / eff.gemv_rows)
         if repeats <= 4.0:
-            streamed = memory_time(bandwidth, place, weight * repeats, cache, spill, times)
+            streamed = memory_time(bandwidth, at, place, weight * repeats, cache, spill, times)
             vector_compute = flops / (unit.vector_flop_per_s * eff.gemm_compute) + dequantize_s * repeats
             vector = soft_maximum(vector_compute, streamed / eff.gemv_bandwidth, 0.0, eff.sharpness)
             if vector < time:
@@ -258,7 +271,7 @@ def op_on_unit(  # type: ignore[no-untyped-def]
                 compute = vector_compute
                 cache_s = 0.0
             else:
-                memory_time(bandwidth, place, weight, cache, spill, times)
+                memory_time(bandwidth, at, place, weight, cache, spill, times)
         record[R_COMPUTE] = compute
         record[R_CACHE] = cache_s
         return time

@@ -34,11 +34,11 @@ PHASES = {"any": ANY, "prefill": PREFILL, "decode": DECODE}
 
 # Rows of an op's amounts, each six coefficients of the step's features; bytes where a name says so.
 ROWS, FLOPS, WEIGHT_BYTES, CACHE_BYTES, ACTIVATION_BYTES, NUM_AMOUNTS = range(6)
+NUM_FEATURES = 6
+# Numbers of a slice: sequences, query tokens, past tokens, source tokens, sampled positions.
+NUM_SLICE = 5
 # Rows of a placement: which memory holds what.
 PLACE_WEIGHT, PLACE_CACHE, PLACE_ACTIVATION, NUM_PLACES = range(4)
-
-# Which ops of a step to time.
-ALL, DENSE, ATTENDING = range(3)
 
 # What is recorded of an op, before the columns of the memories.
 (
@@ -168,12 +168,18 @@ class PowerRow(NamedTuple):
 class Tables(NamedTuple):
     """Everything that a step is timed with: lists of rows for the interpreter, arrays for Numba.
 
-    Shapes, with O ops, U units, M memories: amounts (O, NUM_AMOUNTS, 6), rates and joules (O, U), bandwidth and
-    byte_joules (U, M), place (NUM_PLACES, M).
+    Flat, row after row, of shapes (O ops, U units, M memories): amounts (O, NUM_AMOUNTS, NUM_FEATURES), rates and joules
+    (O, U), bandwidth and byte_joules (U, M), place (NUM_PLACES, M).
     """
 
     ops: Any
     """Rows of OpRow."""
+    all: Any
+    """Indices of all ops."""
+    dense: Any
+    """Indices of the ops that are not attention."""
+    attending: Any
+    """Indices of attention."""
     amounts: Any
     units: Any
     """Rows of UnitRow."""
@@ -196,6 +202,8 @@ class Tables(NamedTuple):
 class Scratch(NamedTuple):
     """What the arithmetic writes into, with C = R_MEMORY + M columns."""
 
+    part: Any
+    """(NUM_SLICE,) the one slice of a static batch."""
     times: Any
     """(M,) seconds of each memory for the op in hand."""
     trial: Any

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from simulator.cost import batches, steps
-from simulator.cost.layout import ALL, NUM_STATIC, HostRow, Scratch, Tables
-from simulator.cost.table import Table, as_arrays
+from simulator.cost.layout import NUM_SLICE, NUM_STATIC, HostRow, Scratch, Tables
+from simulator.cost.table import Table, as_arrays, flat
 
 COMPILE_AFTER_CALLS = 40
 """Loading the compiled arithmetic takes as long as some forty interpreted predictions."""
@@ -41,13 +41,11 @@ class Runner:
         self._compiled = False
         self._steps: Any = steps
         self._batches: Any = batches
-        self._rows: dict[str, Any] = {
-            "ops": table.rows, "amounts": table.amounts, "units": table.units, "rates": table.rates, "joules": table.joules,
-            "bandwidth": table.bandwidth, "byte_joules": table.byte_joules, "links": table.links,
-        }  # fmt: skip
+        self._rows: dict[str, Any] = flat(table)
         self._places: dict[Shares, Tables] = {}
         columns, memories = table.columns, len(table.memory_names)
         self.scratch = Scratch(
+            part=[0.0] * NUM_SLICE,
             times=[0.0] * memories,
             trial=[0.0] * columns,
             best=[0.0] * columns,
@@ -91,11 +89,15 @@ class Runner:
         self._batches.static_grid(points, self._stages, self._tables(shares), self.scratch, answers)
         return answers
 
-    def step(self, slices: tuple[tuple[float, ...], ...], shares: Shares, *, which: int = ALL) -> int:
+    def step(self, slices: tuple[tuple[float, ...], ...], shares: Shares) -> int:
         """One mixed step into the records and totals of `scratch`; returns the first op that no unit can run, or -1."""
         tables = self._tables(shares)
-        exact = tuple(tuple(float(value) for value in part) for part in slices)
-        return int(self._steps.time_step(which, exact, tables, self.scratch))
+        rows: Any = [float(value) for part in slices for value in part]
+        if self._compiled:
+            import numpy as np
+
+            rows = np.array(rows)
+        return int(self._steps.time_step(tables.all, rows, len(slices), tables, self.scratch))
 
     def _tables(self, shares: Shares) -> Tables:
         self._calls += 1
@@ -103,11 +105,11 @@ class Runner:
             self.compile()
         tables = self._places.get(shares)
         if tables is None:
-            place: Any = shares
+            place: Any = [share for row in shares for share in row]
             if self._compiled:
                 import numpy as np
 
-                place = np.array(shares)
+                place = np.array(place)
             if len(self._places) > 256:
                 self._places.clear()
             tables = self._places[shares] = Tables(

@@ -10,13 +10,14 @@ from simulator.cost.layout import (
     ACTIVATION_BYTES,
     ALL_REDUCE,
     ANY,
-    ATTENDING,
     ATTENTION,
     CACHE_BYTES,
     COLLECTIVE,
     DECODE,
-    DENSE,
     FLOPS,
+    NUM_AMOUNTS,
+    NUM_FEATURES,
+    NUM_SLICE,
     R_CACHE,
     R_CACHE_J,
     R_COMPUTE,
@@ -38,7 +39,9 @@ def add_collective(i, tokens, sequences, sampled, t, record):  # type: ignore[no
     """Adds a collective (all its repeats) to `record`."""
     op = t.ops[i]
     link = t.links[i]
-    message = quantity(t.amounts[i][ACTIVATION_BYTES], tokens, sequences, sampled, 0.0, 0.0)
+    message = quantity(
+        t.amounts, (i * NUM_AMOUNTS + ACTIVATION_BYTES) * NUM_FEATURES, tokens, sequences, sampled, 0.0, 0.0
+    )
     time = op.repeat * collective_time(op, link, message, t.efficiency.ideal)
     passes = 2.0 if op.collective == ALL_REDUCE else 1.0
     moved_j = op.repeat * passes * message * (op.groups - 1.0) / max(1.0, op.groups) * link.joules_per_byte
@@ -55,39 +58,41 @@ def add_op(i, tokens, sequences, sampled, pairs, context, t, s, record):  # type
     Dynamic power above what the power limit leaves over static power stretches the op: the clock that the limit sustains.
     """
     op = t.ops[i]
-    amount = t.amounts[i]
-    rows = quantity(amount[ROWS], tokens, sequences, sampled, pairs, context)
+    at = i * NUM_AMOUNTS * NUM_FEATURES
+    rows = quantity(t.amounts, at + ROWS * NUM_FEATURES, tokens, sequences, sampled, pairs, context)
     if rows <= 0.0:
         return True
-    activation = quantity(amount[ACTIVATION_BYTES], tokens, sequences, sampled, pairs, context)
-    flops = quantity(amount[FLOPS], tokens, sequences, sampled, pairs, context)
-    weight = quantity(amount[WEIGHT_BYTES], tokens, sequences, sampled, pairs, context)
-    cache = quantity(amount[CACHE_BYTES], tokens, sequences, sampled, pairs, context)
+    activation = quantity(t.amounts, at + ACTIVATION_BYTES * NUM_FEATURES, tokens, sequences, sampled, pairs, context)
+    flops = quantity(t.amounts, at + FLOPS * NUM_FEATURES, tokens, sequences, sampled, pairs, context)
+    weight = quantity(t.amounts, at + WEIGHT_BYTES * NUM_FEATURES, tokens, sequences, sampled, pairs, context)
+    cache = quantity(t.amounts, at + CACHE_BYTES * NUM_FEATURES, tokens, sequences, sampled, pairs, context)
     if op.experts > 0.0:
         weight *= 1.0 - (1.0 - min(1.0, op.top_k / op.experts)) ** (rows / op.top_k)
     query = rows / sequences if sequences > 0.0 else rows
     best = s.best
     best[R_TIME] = -1.0
-    for u in range(len(t.units)):
-        rate = t.rates[i][u]
+    num_units = len(t.units)
+    memories = len(s.times)
+    for u in range(num_units):
+        rate = t.rates[i * num_units + u]
         if rate <= 0.0 or (best[R_TIME] >= 0.0 and flops / rate >= best[R_TIME]):
             continue
         unit = t.units[u]
         s.trial[R_COMPUTE] = 0.0
         s.trial[R_CACHE] = 0.0
         time = op_on_unit(
-            op, rows, flops, weight, cache, activation, sequences, query, context, unit, rate, t.bandwidth[u], t.place,
+            op, rows, flops, weight, cache, activation, sequences, query, context, unit, rate, t.bandwidth, u * memories, t.place,
             t.efficiency, s.times, s.trial,
         )  # fmt: skip
         if time < 0.0:
             continue
         launch = unit.launch_s * op.kernels
         time += launch
-        compute_j = flops * t.joules[i][u]
+        compute_j = flops * t.joules[i * num_units + u]
         cache_j = min(activation, 0.5 * unit.cache_bytes) * unit.cache_joules_per_byte
         dynamic = compute_j + cache_j
-        for m in range(len(s.times)):
-            dynamic += s.times[m] * t.bandwidth[u][m] * t.byte_joules[u][m]
+        for m in range(memories):
+            dynamic += s.times[m] * t.bandwidth[u * memories + m] * t.byte_joules[u * memories + m]
         if t.power.tdp_w > 0.0:
             time = max(time, dynamic / (t.power.tdp_w - t.power.static_w))
         if best[R_TIME] < 0.0 or time < best[R_TIME]:
@@ -99,7 +104,7 @@ def add_op(i, tokens, sequences, sampled, pairs, context, t, s, record):  # type
             best[R_COMPUTE_J] = compute_j
             best[R_CACHE_J] = cache_j
             best[R_UNIT] = float(u)
-            for m in range(len(s.times)):
+            for m in range(memories):
                 best[R_MEMORY + m] = s.times[m]
     if best[R_TIME] < 0.0:
         return False
@@ -107,46 +112,46 @@ def add_op(i, tokens, sequences, sampled, pairs, context, t, s, record):  # type
         record[column] += op.repeat * best[column]
     record[R_UNIT] = best[R_UNIT]
     record[R_KERNELS] += op.repeat * op.kernels
-    for m in range(len(s.times)):
+    for m in range(memories):
         record[R_MEMORY + m] += op.repeat * best[R_MEMORY + m]
     return True
 
 
-def time_step(which, slices, t, s):  # type: ignore[no-untyped-def]
+def time_step(chosen, slices, count, t, s):  # type: ignore[no-untyped-def]
     """Times ops of one step into `s.records` (a row per op, cleared first); returns the first that no unit runs, or -1.
 
-    `slices`: rows of (sequences, query, past, source, sampled). Attention is timed slice by slice, everything else on
-    the step as a whole. `which`: ALL, DENSE (all but attention) or ATTENDING (attention only); rows of the other ops
-    keep what they held. `s.totals` gets the sum of the ops timed.
+    `slices`: `count` rows of (sequences, query, past, source, sampled), flat. Attention is timed slice by slice, everything else on
+    the step as a whole. `chosen`: indices of the ops to time; rows of the others keep what they held. `s.totals` gets the sum of the ops timed.
     """
     failed = -1
     totals = s.totals
     for c in range(len(totals)):
         totals[c] = 0.0
-    for i in range(len(t.ops)):
+    for i in chosen:
         op = t.ops[i]
         attends = op.kind == ATTENTION
-        if (which == DENSE and attends) or (which == ATTENDING and not attends):
-            continue
         record = s.records[i]
         for c in range(len(record)):
             record[c] = 0.0
         tokens = 0.0
         sequences = 0.0
         sampled = 0.0
-        for p in range(len(slices)):
-            part = slices[p]
-            if op.phase != ANY and (op.phase == DECODE) != (part[1] == 1.0):
+        for p in range(count):
+            batch = slices[p * NUM_SLICE]
+            query = slices[p * NUM_SLICE + 1]
+            if op.phase != ANY and (op.phase == DECODE) != (query == 1.0):
                 continue
             if attends:
-                pairs = part[0] * attended_pairs(op, part[1], part[2], part[3])
-                context = part[0] * read_context(op, part[1], part[2], part[3])
-                if not add_op(i, part[0] * part[1], part[0], part[0] * part[4], pairs, context, t, s, record):
+                past = slices[p * NUM_SLICE + 2]
+                source = slices[p * NUM_SLICE + 3]
+                pairs = batch * attended_pairs(op, query, past, source)
+                context = batch * read_context(op, query, past, source)
+                if not add_op(i, batch * query, batch, batch * slices[p * NUM_SLICE + 4], pairs, context, t, s, record):
                     failed = i
             else:
-                tokens += part[0] * part[1]
-                sequences += part[0]
-                sampled += part[0] * part[4]
+                tokens += batch * query
+                sequences += batch
+                sampled += batch * slices[p * NUM_SLICE + 4]
         if sequences > 0.0:
             if op.kind == COLLECTIVE:
                 add_collective(i, tokens, sequences, sampled, t, record)

@@ -60,6 +60,10 @@ class Table:
 
     ops: tuple[Op, ...]
     rows: list[OpRow]
+    all: list[int]
+    """Indices of all ops, of those that are not attention, and of attention."""
+    dense: list[int]
+    attending: list[int]
     amounts: list[list[Amount]]
     rates: list[list[float]]
     """FLOP/s of each op on each unit; 0 where it cannot run."""
@@ -95,6 +99,9 @@ def build_table(
     return Table(
         ops=ops,
         rows=[_op_row(op, engine) for op in ops],
+        all=list(range(len(ops))),
+        dense=[position for position, op in enumerate(ops) if op.kind != "attention"],
+        attending=[position for position, op in enumerate(ops) if op.kind == "attention"],
         amounts=[_amounts(op) for op in ops],
         rates=[[_rate(op, unit, machine) for unit in machine.units] for op in ops],
         joules=[[_joules(op, unit, machine) for unit in machine.units] for op in ops],
@@ -274,21 +281,31 @@ def _qualified(part: str, name: str, machine: Machine) -> str:
     return f"{part}.{name}" if part and repeated else name
 
 
+def flat(table: Table) -> dict[str, Any]:
+    """The table as the flat lists that the interpreter reads: fields of `layout.Tables`."""
+    return {
+        "ops": table.rows,
+        "all": table.all,
+        "dense": table.dense,
+        "attending": table.attending,
+        "amounts": [float(value) for amounts in table.amounts for amount in amounts for value in amount],
+        "units": table.units,
+        "rates": [rate for row in table.rates for rate in row],
+        "joules": [joules for row in table.joules for joules in row],
+        "bandwidth": [value for row in table.bandwidth for value in row],
+        "byte_joules": [value for row in table.byte_joules for value in row],
+        "links": table.links,
+    }
+
+
 def as_arrays(table: Table) -> dict[str, Any]:
-    """The table as NumPy arrays, for the compiled arithmetic."""
+    """The same as NumPy arrays, for the compiled arithmetic."""
     import numpy as np
 
-    def records(rows: Sequence[Any], kind: Any) -> Any:
-        dtype = np.dtype([(name, "f8") for name in kind._fields])
-        return np.array([tuple(row) for row in rows], dtype=dtype)
+    def array(name: str, values: Sequence[Any]) -> Any:
+        if name in ("ops", "units", "links"):
+            dtype = np.dtype([(field, "f8") for field in values[0]._fields])
+            return np.array([tuple(row) for row in values], dtype=dtype)
+        return np.array(values, dtype=np.int64 if name in ("all", "dense", "attending") else np.float64)
 
-    return {
-        "ops": records(table.rows, OpRow),
-        "amounts": np.array([[tuple(amount) for amount in amounts] for amounts in table.amounts], dtype=np.float64),
-        "units": records(table.units, UnitRow),
-        "rates": np.array(table.rates, dtype=np.float64),
-        "joules": np.array(table.joules, dtype=np.float64),
-        "bandwidth": np.array(table.bandwidth, dtype=np.float64),
-        "byte_joules": np.array(table.byte_joules, dtype=np.float64),
-        "links": records(table.links, LinkRow),
-    }
+    return {name: array(name, values) for name, values in flat(table).items()}

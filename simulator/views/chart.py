@@ -1,24 +1,22 @@
 """Drawing the roofline: axes, roofs, points, and labels that keep out of each other's way.
 
-Knows pixels and colours; the data are `simulator.views.roofline`'s.
+Knows colours and what is written where; the data are `simulator.views.roofline`'s, pixels `simulator.views.labels`'s.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
 
 from simulator.result import Prediction
 from simulator.units import in_engineering
+from simulator.views.labels import HEIGHT, MARGIN, WIDTH, Axes, Labels
 from simulator.views.roofline import Point, Roof, points, ridge_points, roofs, undrawn
-from simulator.views.text import duration, scenario_line
+from simulator.views.text import duration, plain, scenario_line
 
-WIDTH, HEIGHT = 1200, 740
-MARGIN = {"l": 90, "r": 210, "t": 84, "b": 104}
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
 """Okabe and Ito's colours, which colour-blind people can tell apart, without the yellow that white swallows."""
 _ROOF_STYLE = {
@@ -32,82 +30,12 @@ _ALONG = (0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _SYMBOL = {"prefill": "circle", "decode": "diamond"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Axes:
-    """Ranges in decades, and where they fall in pixels."""
-
-    x: tuple[float, float]
-    y: tuple[float, float]
-
-    def at(self, x: float, y: float) -> tuple[float, float]:
-        """Pixels from the lower left corner of the plot."""
-        return (
-            (math.log10(x) - self.x[0]) / (self.x[1] - self.x[0]) * self.wide,
-            (math.log10(y) - self.y[0]) / (self.y[1] - self.y[0]) * self.high,
-        )
-
-    @property
-    def wide(self) -> float:
-        return float(WIDTH - MARGIN["l"] - MARGIN["r"])
-
-    @property
-    def high(self) -> float:
-        return float(HEIGHT - MARGIN["t"] - MARGIN["b"])
-
-    @property
-    def slope_degrees(self) -> float:
-        """Angle at which a bandwidth rises on the screen."""
-        rise = self.high / (self.y[1] - self.y[0])
-        return math.degrees(math.atan2(rise, self.wide / (self.x[1] - self.x[0])))
-
-
-class _Labels:
-    """Rectangles taken so far, in pixels."""
-
-    def __init__(self, axes: _Axes) -> None:
-        self.axes = axes
-        self.taken: list[tuple[float, float, float, float]] = []
-        self.lines: list[tuple[float, float, float, float]] = []
-
-    def cross(self, x0: float, y0: float, x1: float, y1: float) -> None:
-        """Note a line, which labels had better not hide."""
-        pieces = max(1, int(abs(x1 - x0) / 10)) if y0 != y1 else 1
-        for i in range(pieces):
-            left, right = (x0 + (x1 - x0) * part / pieces for part in (i, i + 1))
-            low, high = (y0 + (y1 - y0) * part / pieces for part in (i, i + 1))
-            self.lines.append((left, low - 2, right, high + 2))
-
-    def claim(self, left: float, bottom: float, width: float, height: float, *, over_lines: bool = True) -> bool:
-        """Take a rectangle, if nothing is there and it lies inside the plot."""
-        box = (left, bottom, left + width, bottom + height)
-        if left < 0 or bottom < 0 or box[2] > self.axes.wide or box[3] > self.axes.high:
-            return False
-        others = self.taken if over_lines else self.taken + self.lines
-        if any(box[0] < t[2] and t[0] < box[2] and box[1] < t[3] and t[1] < box[3] for t in others):
-            return False
-        self.taken.append(box)
-        return True
-
-    def claim_all(self, boxes: Sequence[tuple[float, float, float, float]]) -> bool:
-        """Take the rectangles of one slanting label, all or none; they may overlap one another."""
-        before = self.taken
-        found = []
-        for box in boxes:
-            self.taken = list(before)
-            if not self.claim(*box):
-                self.taken = before
-                return False
-            found.append(self.taken[-1])
-        self.taken = before + found
-        return True
-
-
 def roofline_chart(prediction: Prediction) -> Any:
     """The hierarchical roofline of a prediction."""
     limits, drawn = roofs(prediction), points(prediction)
     axes = _axes(limits, drawn)
     figure = go.Figure()
-    labels = _Labels(axes)
+    labels = Labels(axes)
     slopes = _draw_roofs(figure, limits, axes, labels)
     _draw_ridges(figure, limits, axes, labels)
     _draw_points(figure, drawn, axes)
@@ -143,14 +71,14 @@ def roofline_chart(prediction: Prediction) -> Any:
     return figure
 
 
-def _axes(limits: Sequence[Roof], drawn: Sequence[Point]) -> _Axes:
+def _axes(limits: Sequence[Roof], drawn: Sequence[Point]) -> Axes:
     peak = max((roof.per_s for roof in limits if roof.kind == "compute"), default=1e12)
     rates = [point.flop_per_s for point in drawn] or [peak / 100]
     intensities = [point.flop_per_byte for point in drawn] or [1.0]
     ridges = [ridge for _, _, ridge in ridge_points(limits)]
     low_y = max(min(rates), peak * 1e-7)
     x = (math.log10(min(*intensities, *ridges) / 7), math.log10(max(*intensities, *ridges) * 5))
-    return _Axes((max(x[0], x[1] - 9), x[1]), (math.log10(low_y / 4), math.log10(peak * 3)))
+    return Axes((max(x[0], x[1] - 9), x[1]), (math.log10(low_y / 4), math.log10(peak * 3)))
 
 
 def _axis(span: tuple[float, float], unit: str) -> dict[str, Any]:
@@ -169,7 +97,7 @@ def _axis(span: tuple[float, float], unit: str) -> dict[str, Any]:
     }
 
 
-def _draw_roofs(figure: Any, limits: Sequence[Roof], axes: _Axes, labels: _Labels) -> list[tuple[Roof, float, float]]:
+def _draw_roofs(figure: Any, limits: Sequence[Roof], axes: Axes, labels: Labels) -> list[tuple[Roof, float, float]]:
     """The roofs with the labels of the flat ones; returns the sloped ones with their ends, to be labelled later."""
     slopes = []
     left, right = 10 ** axes.x[0], 10 ** axes.x[1]
@@ -204,7 +132,7 @@ def _draw_roofs(figure: Any, limits: Sequence[Roof], axes: _Axes, labels: _Label
     return slopes
 
 
-def _label_flat(figure: Any, roof: Roof, axes: _Axes, labels: _Labels) -> None:
+def _label_flat(figure: Any, roof: Roof, axes: Axes, labels: Labels) -> None:
     _, height = axes.at(10 ** axes.x[1], roof.per_s)
     width = 7.2 * len(roof.label)
     for right in (axes.wide - 6, axes.wide - width - 30):
@@ -214,8 +142,8 @@ def _label_flat(figure: Any, roof: Roof, axes: _Axes, labels: _Labels) -> None:
                 return
 
 
-def _label_sloped(figure: Any, roof: Roof, start: float, end: float, axes: _Axes, labels: _Labels) -> None:
-    """Along the line, above or below it, at the first place that is free from the lower end upwards; else level beside it."""
+def _label_sloped(figure: Any, roof: Roof, start: float, end: float, axes: Axes, labels: Labels) -> None:
+    """Along the line, above or below it, at the first free place from its lower end upwards; else level beside it."""
     angle = math.radians(axes.slope_degrees)
     length = 7.0 * len(roof.label)
     wide, high = length * math.cos(angle), length * math.sin(angle)
@@ -239,7 +167,7 @@ def _label_sloped(figure: Any, roof: Roof, start: float, end: float, axes: _Axes
                 return
 
 
-def _draw_ridges(figure: Any, limits: Sequence[Roof], axes: _Axes, labels: _Labels) -> None:
+def _draw_ridges(figure: Any, limits: Sequence[Roof], axes: Axes, labels: Labels) -> None:
     ridges = [item for item in ridge_points(limits) if axes.x[0] < math.log10(item[2]) < axes.x[1]]
     if not ridges:
         return
@@ -263,7 +191,7 @@ def _draw_ridges(figure: Any, limits: Sequence[Roof], axes: _Axes, labels: _Labe
             line={"color": "#BBBBBB", "width": 1, "dash": "dot"},
             layer="below",
         )
-        text = f"{roof.name}: {ridge:.3g}"
+        text = f"{roof.name}: {plain(ridge)}"
         width = 6.2 * len(text)
         for left in (x + 4, x - 4 - width):
             if labels.claim(left, 2, width, 15):
@@ -271,12 +199,11 @@ def _draw_ridges(figure: Any, limits: Sequence[Roof], axes: _Axes, labels: _Labe
                 break
 
 
-def _draw_points(figure: Any, drawn: Sequence[Point], axes: _Axes) -> None:
+def _draw_points(figure: Any, drawn: Sequence[Point], axes: Axes) -> None:
     ordered = sorted(drawn, key=lambda point: (point.block == "exchange", -point.share))
     blocks = list(dict.fromkeys(point.block for point in ordered))
-    colors = {block: PALETTE[position % len(PALETTE)] for position, block in enumerate(blocks)} | {
-        "exchange": "#555555"
-    }
+    colors = {block: PALETTE[position % len(PALETTE)] for position, block in enumerate(blocks)}
+    colors["exchange"] = "#555555"
     for phase in ("prefill", "decode"):
         for block in blocks:
             chosen = [p for p in drawn if (p.phase, p.block) == (phase, block) and math.log10(p.flop_per_s) > axes.y[0]]
@@ -299,7 +226,7 @@ def _draw_points(figure: Any, drawn: Sequence[Point], axes: _Axes) -> None:
             )
 
 
-def _together(drawn: Sequence[Point], axes: _Axes, labels: _Labels) -> list[list[Point]]:
+def _together(drawn: Sequence[Point], axes: Axes, labels: Labels) -> list[list[Point]]:
     """Points of one step that lie together and share a label, the largest first; their places are taken."""
     groups: list[list[Point]] = []
     for point in sorted(drawn, key=lambda point: -point.share):
@@ -324,9 +251,7 @@ def _weight(group: Sequence[Point]) -> float:
     return sum(point.share for point in group)
 
 
-def _label_points(
-    figure: Any, groups: Sequence[Sequence[Point]], axes: _Axes, labels: _Labels, *, crowded: bool
-) -> None:
+def _label_points(figure: Any, groups: Sequence[Sequence[Point]], axes: Axes, labels: Labels, *, crowded: bool) -> None:
     """Names (of blocks, if `crowded`) beside groups of points, where there is room: off the roofs if it can be."""
     for group in groups:
         parts = list(dict.fromkeys(point.block if crowded else point.op for point in group))
@@ -349,7 +274,7 @@ def _label_points(
                 break
 
 
-def _write(figure: Any, text: str, x: float, y: float, axes: _Axes, size: int = 12, **settings: Any) -> None:
+def _write(figure: Any, text: str, x: float, y: float, axes: Axes, size: int = 12, **settings: Any) -> None:
     """Text at pixels from the plot's lower left corner; annotations on a log axis take decades."""
     figure.add_annotation(
         x=axes.x[0] + x / axes.wide * (axes.x[1] - axes.x[0]),

@@ -89,7 +89,8 @@ def as_html(heading: Sequence[str], blocks: Sequence[Block]) -> str:
         if isinstance(block, Section):
             parts.append(f"<div style='margin-top:.6em'><em>{html.escape(block.title)}</em></div>")
             rows = "".join(
-                f"<tr><td style='text-align:left'>{html.escape(a)}</td><td style='text-align:right'>{html.escape(b)}</td>"
+                f"<tr><td style='text-align:left'>{html.escape(a)}</td>"
+                f"<td style='text-align:right'>{html.escape(b)}</td>"
                 f"<td style='text-align:left'>{html.escape(c)}</td></tr>"
                 for a, b, c in block.rows
             )

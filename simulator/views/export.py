@@ -12,13 +12,14 @@ from simulator.errors import UnsupportedError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
 _FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--headless",
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--force-device-scale-factor=1",
 )  # fmt: skip
 
 
 def write_figure(figure: Any, path: Path) -> None:
-    """Write a Plotly figure; the suffix, .html or .png, decides how. Raises UnsupportedError without a browser for PNG."""
+    """Write a Plotly figure as the suffix, .html or .png, says. Raises UnsupportedError for PNG without a browser."""
     if path.suffix == ".png":
         _write_png(figure, path)
     else:

@@ -1,7 +1,7 @@
 """The hierarchical roofline of a prediction: a roof per memory, cache and link in use, a roof per rate, a point per op.
 
-`roofs` and `points` are the data, per device, at datasheet rates; `roofline_figure` only draws them. A point stands at the
-intensity of the level that binds the op, so that its height under that level's roof is what efficiency costs.
+`roofs` and `points` are the data, per device, at datasheet rates; `roofline_figure` only draws them. A point stands at
+the intensity of the level that binds the op, so that its distance from that level's roof is what efficiency costs.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def roofline_figure(prediction: Prediction) -> Any:
 
 
 def ridge_points(found: Sequence[Roof]) -> list[tuple[Roof, Roof, float]]:
-    """(sloped roof, flat roof, FLOP/B) where they meet: for each level, the highest flat roof of units that reach it."""
+    """(sloped roof, flat roof, FLOP/B): each level and the highest flat roof of the units that reach it."""
     flat = [roof for roof in found if roof.kind == "compute"]
     ridges = []
     for roof in found:

@@ -91,7 +91,7 @@ def compare_table(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def comparison(records: Sequence[Mapping[str, Any]]) -> Table:
-    """The table behind `compare_table`; columns that are the same in all rows are left out, errors take a row's place."""
+    """The table behind `compare_table`; names that all rows share are left out; an error stands in its row."""
     names = [
         name
         for name in ("model", "hardware", "engine", "techniques", "devices", "batch")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -116,21 +117,24 @@ def share() -> st.SearchStrategy[float]:
     return st.floats(0.2, 1.0)
 
 
+Knobs = dict[str, Any]
+"""What a calibration is drawn to say; `calibration_of` fills in the rest from a shipped file."""
+
+
 @st.composite
-def calibrations(draw: st.DrawFn) -> Calibration:
-    """A calibration of drawn efficiencies, all physical."""
-    values: dict[str, Any] = dict(read_mapping(catalog.find("calibration", "gpu")))
-    values["gemm"] = {
-        **values["gemm"],
+def calibrations(draw: st.DrawFn) -> Knobs:
+    """Efficiencies, all physical."""
+    gemm = {
         "compute": draw(share()), "bandwidth": draw(share()), "vector_bandwidth": draw(share()),
         "vector_rows": draw(st.sampled_from([1, 2, 4, 8])), "fill": draw(st.sampled_from(["0 us", "1 us", "4 us"])),
     }  # fmt: skip
-    values["attention"] = {
-        **values["attention"],
+    attention = {
         "compute": draw(share()), "bandwidth": draw(share()), "floor": draw(st.sampled_from(["0 us", "3 us"])),
         "query_tile": draw(st.sampled_from([16, 64, 128])),
     }  # fmt: skip
-    values |= {
+    return {
+        "gemm": gemm,
+        "attention": attention,
         "elementwise_bandwidth": draw(share()),
         "scan_compute": draw(share()),
         "cache_bandwidth": draw(share()),
@@ -139,6 +143,14 @@ def calibrations(draw: st.DrawFn) -> Calibration:
         "link_bandwidth": draw(share()),
         "saturating_share": draw(st.floats(0.1, 1.0)),
     }
+
+
+def calibration_of(knobs: Knobs) -> Calibration:
+    """The calibration that the knobs describe, on top of the one for GPUs in general."""
+    base: dict[str, Any] = read_mapping(catalog.find("calibration", "gpu"))
+    values = {**base, **knobs}
+    for nested in ("gemm", "attention"):
+        values[nested] = {**base[nested], **knobs[nested]}
     context = {"sources": values["sources"], "default_source": values.get("default_source")}
     return Calibration.model_validate(values, context=context)
 
@@ -147,7 +159,7 @@ def make_predictor(
     model: Model,
     machine: Machine,
     engine: Engine,
-    calibration: Calibration,
+    calibration: Knobs | Calibration,
     parallelism: Parallelism | None = None,
 ) -> Predictor:
     """A predictor of parts that no file describes; the names of its scenario stand for nothing."""
@@ -155,7 +167,8 @@ def make_predictor(
     scenario = Scenario(
         "llama-3.1-8b", "a100-sxm4-80gb", tp=division.tp, pp=division.pp, ep=division.ep, dp=division.dp
     )
-    return Predictor(Resolved(scenario, model, machine, engine, calibration, division))
+    made = calibration_of(calibration) if isinstance(calibration, dict) else calibration
+    return Predictor(Resolved(scenario, model, machine, engine, made, division))
 
 
 def faster(machine: Machine, *, bandwidth: float = 1.0, compute: float = 1.0, links: float = 1.0) -> Machine:
@@ -188,3 +201,13 @@ def in_main_memory(machine: Machine) -> tuple[tuple[float, ...], ...]:
     """A placement of weights, cache and activations in a drawn machine's main memory."""
     row = tuple(1.0 if memory.name == "main" else 0.0 for memory in machine.memories)
     return (row, row, row)
+
+
+def timed_step(
+    predictor: Predictor, parts: Sequence[Sequence[float]], shares: tuple[tuple[float, ...], ...]
+) -> tuple[list[list[float]], list[float]]:
+    """The record of every op of one step, and their totals."""
+    failed = predictor.runner.step(tuple(tuple(part) for part in parts), shares)
+    assert failed == -1
+    scratch = predictor.runner.scratch
+    return [list(map(float, record)) for record in scratch.records], list(map(float, scratch.totals))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from hypothesis import strategies as st
 
 from simulator.graph.architecture import (
@@ -68,11 +70,26 @@ def architectures(
     )
 
 
+class DrawnModel(Model):
+    """A model that prints as its architecture."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"model_from_architecture({self.architecture!r})"
+
+
+def drawn_model(architecture: Architecture) -> Model:
+    """The model of a drawn architecture."""
+    made = model_from_architecture(architecture)
+    return DrawnModel(**{part.name: getattr(made, part.name) for part in fields(made)})
+
+
 def models(
     families: tuple[str, ...] = FAMILIES, *, chunked: bool = False, wide: bool = False
 ) -> st.SearchStrategy[Model]:
     """Networks ready to be predicted."""
-    return architectures(families, chunked=chunked, wide=wide).map(model_from_architecture)
+    return architectures(families, chunked=chunked, wide=wide).map(drawn_model)
 
 
 SMALL = model_from_architecture(

@@ -10,11 +10,12 @@ from simulator.cost.efficiency import Engine, load_engine
 from simulator.graph.build import Model
 from simulator.mapping.machine import Machine
 from simulator.predict import Predictor
-from simulator.spec.engine import Calibration
 from simulator.techniques.parallel import Parallelism
 
-from .machines import calibrations, engines, in_main_memory, machines, make_predictor
+from .machines import Knobs, calibrations, engines, in_main_memory, machines, make_predictor, timed_step
 from .networks import models
+
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 
 CLOSE = {"rel": 1e-12, "abs": 0.0}
 PARTS = st.tuples(st.integers(1, 64).map(float), st.sampled_from([1.0, 2.0, 100.0, 1000.0]),
@@ -22,7 +23,7 @@ PARTS = st.tuples(st.integers(1, 64).map(float), st.sampled_from([1.0, 2.0, 100.
 
 
 def both(
-    model: Model, machine: Machine, engine: Engine, calibration: Calibration, division: Parallelism
+    model: Model, machine: Machine, engine: Engine, calibration: Knobs, division: Parallelism
 ) -> tuple[Predictor, Predictor]:
     slow = make_predictor(model, machine, engine, calibration, division)
     fast = make_predictor(model, machine, engine, calibration, division)
@@ -34,16 +35,16 @@ def both(
 @given(models(chunked=True, wide=True), machines(roomy=True), engines(), calibrations(),
        st.lists(PARTS, min_size=1, max_size=3), st.booleans(), st.sampled_from([1, 2, 8]))  # fmt: skip
 def test_steps_agree(
-    model: Model, machine: Machine, engine: Engine, calibration: Calibration,
+    model: Model, machine: Machine, engine: Engine, calibration: Knobs,
     step: list[tuple[float, float, float, float, float]], ideal: bool, tp: int,
 ) -> None:  # fmt: skip
     chosen = load_engine("ideal") if ideal else engine
     slow, fast = both(model, machine, chosen, calibration, Parallelism(tp=tp))
     shares = in_main_memory(machine)
-    assert slow.runner.step(tuple(step), shares) == fast.runner.step(tuple(step), shares)
-    for op, one, other in zip(slow.runner.table.ops, slow.runner.records, fast.runner.records, strict=True):
-        assert list(one) == pytest.approx(list(other), **CLOSE), op.name
-    assert list(slow.runner.totals) == pytest.approx(list(fast.runner.totals), **CLOSE)
+    (ones, total), (others, sums) = timed_step(slow, step, shares), timed_step(fast, step, shares)
+    for op, one, other in zip(slow.runner.table.ops, ones, others, strict=True):
+        assert one == pytest.approx(other, **CLOSE), op.name
+    assert total == pytest.approx(sums, **CLOSE)
 
 
 @settings(max_examples=40)
@@ -53,7 +54,7 @@ def test_static_batches_agree(
     model: Model,
     machine: Machine,
     engine: Engine,
-    calibration: Calibration,
+    calibration: Knobs,
     batch: int,
     prompt: int,
     output: int,

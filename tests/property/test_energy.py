@@ -14,11 +14,12 @@ from simulator.mapping.machine import Machine, load_machine
 from simulator.predict import predict
 from simulator.result import Prediction
 from simulator.scenario import Scenario
-from simulator.spec.engine import Calibration
 from simulator.techniques.parallel import Parallelism, check
 
-from .machines import calibrations, engines, machines, make_predictor
+from .machines import Knobs, calibrations, engines, machines, make_predictor
 from .networks import models
+
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 
 HARDWARE = [name for name in catalog.names("hardware") if load_machine(name).units]
 SHAPES = st.tuples(st.sampled_from([1, 3, 64]), st.sampled_from([2, 300, 3000]), st.sampled_from([1, 2, 200]))
@@ -46,7 +47,7 @@ def balances(answer: Prediction) -> None:
 @settings(max_examples=100)
 @given(models(wide=True), machines(), engines(), calibrations(), SHAPES, DIVISIONS)
 def test_drawn_machines_stay_within_their_limits(
-    model: Model, machine: Machine, engine: Engine, calibration: Calibration, shape: tuple[int, int, int],
+    model: Model, machine: Machine, engine: Engine, calibration: Knobs, shape: tuple[int, int, int],
     division: Parallelism,
 ) -> None:  # fmt: skip
     try:

@@ -1,0 +1,53 @@
+# Everything a person or a CI machine does with this tree. Only make and Python's standard library are assumed.
+# VENV: the environment to use. PIP_FLAGS: further options of pip install, such as
+#   PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"   (a torch without CUDA, 200 MB instead of 2 GB)
+PYTHON ?= python3
+VENV ?= .venv
+PIP_FLAGS ?=
+TORCH ?= torch==2.13.0
+RUN := $(abspath $(VENV))/bin
+SOURCES := $(shell find simulator hardware workloads -name '*.py' -o -name '*.yaml' 2>/dev/null)
+
+.PHONY: demo test lint types bench docs clean help
+
+help:
+	@echo "make demo   Llama-3.1-8B on eight kinds of hardware: a table, and rooflines in out/"
+	@echo "make test   all tests      make lint   ruff      make types   mypy --strict"
+	@echo "make bench  speed          make docs   generated pages and pasted output      make clean"
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The package, as a user installs it; an editable install of this tree is left as it is.
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml $(SOURCES)
+	@cd / && if [ "$$($(RUN)/python -c 'import simulator; print(simulator.__path__[0])' 2>/dev/null)" != "$(CURDIR)/simulator" ]; then \
+		cd "$(CURDIR)" && $(RUN)/python -m pip install --quiet $(PIP_FLAGS) .; fi
+	@touch $@
+
+# The package from this tree, with everything the tests need.
+$(VENV)/.developed: $(VENV)/bin/python pyproject.toml
+	$(RUN)/python -m pip install --quiet $(PIP_FLAGS) --editable ".[dev,onnx]" "$(TORCH)"
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(RUN)/python examples/demo.py --out out
+
+test: $(VENV)/.developed
+	$(RUN)/python -m pytest
+
+lint: $(VENV)/.developed
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+
+types: $(VENV)/.developed
+	$(RUN)/mypy
+
+bench: $(VENV)/.developed
+	$(RUN)/python validation/bench.py
+
+docs: $(VENV)/.developed
+	$(RUN)/python docs/generate.py
+
+clean:
+	rm -rf out build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
