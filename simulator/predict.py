@@ -72,7 +72,7 @@ class Predictor:
         machine, engine, calibration = resolved.machine, resolved.engine, resolved.calibration
         model, parallelism = resolved.model, resolved.parallelism
         self.placer = Placer(machine, Policy(engine.memory_fraction, engine.workspace_bytes, engine.spills))
-        self._options = _pinned(resolved, self.placer.preferences)
+        self.options = _pinned(resolved, self.placer.preferences)
         self._efficiency = efficiency(machine, engine, calibration)
         self.host = HostRow(
             step_s=engine.host_step_s,
@@ -90,7 +90,7 @@ class Predictor:
         share = stage_share(model.graph, parallelism.pp)
         self.weights = weight_bytes(self.graph, share) + sum(weight_bytes(graph) for graph in sides)
         self.cache: CacheSize = cache_size(self.graph, share)
-        self._workspace = workspace_rows(self.graph)
+        self.workspace = workspace_rows(self.graph)
         self.hourly = hourly_price(machine)
 
     def predict(self, batch: int, prompt: int, output: int) -> Prediction:
@@ -132,7 +132,7 @@ class Predictor:
             energy_j=energy_j,
             energy_j_per_output_token=energy_j / (batch * generated),
             power_w=power,
-            usd_per_million_output_tokens=self._cost(rate, power),
+            usd_per_million_output_tokens=self.usd_per_million_tokens(rate, power),
             devices=devices,
             turns=turns,
             run=BatchRun(
@@ -164,7 +164,7 @@ class Predictor:
         tokens = max(min(batch * prompt, self.host.max_tokens), batch)
         sequences = max(1.0, min(batch, tokens / prompt))
         activation = 0.0
-        for const, per_token, per_sequence, per_sampled, _, _ in self._workspace:
+        for const, per_token, per_sequence, per_sampled, _, _ in self.workspace:
             activation = max(activation, const + per_token * tokens + (per_sequence + per_sampled) * sequences)
         return Need(self.weights, batch * self.cache.bytes_of(total_tokens, source), activation)
 
@@ -181,9 +181,9 @@ class Predictor:
         self, need: Need, batch: int, prompt: float, output: int, source: float
     ) -> tuple[Placement, StaticBatch]:
         """The placement that fits and finishes first, and the batch timed with it."""
-        if len(self._options) > 1:
+        if len(self.options) > 1:
             timed = {}
-            for preference in self._options:
+            for preference in self.options:
                 placement = self.placer.place(need, preference)
                 if placement not in timed:
                     static = self.runner.static_batch(batch, prompt, output, source, placement.shares)
@@ -191,7 +191,7 @@ class Predictor:
                         timed[placement] = (not placement.fits, static.ttft_s + (output - 1) * static.tpot_s)
             chosen = min(timed, key=lambda placement: timed[placement]) if timed else placement
         else:
-            chosen = self.placer.place(need, self._options[0])
+            chosen = self.placer.place(need, self.options[0])
         static = self.runner.static_batch(batch, prompt, output, source, chosen.shares)
         if static.failed_op >= 0:
             op, machine = self.runner.table.ops[int(static.failed_op)], self.resolved.machine
@@ -222,8 +222,8 @@ class Predictor:
         check_runnable(table, graph, resolved.machine)
         return Runner(table, self.host, stages)
 
-    def _cost(self, tokens_per_s: float, power_w: float) -> float | None:
-        """USD per million output tokens: the rent of all devices, or their purchase written off and the electricity."""
+    def usd_per_million_tokens(self, tokens_per_s: Any, power_w: Any) -> Any:
+        """The rent of all devices, or their purchase written off and the electricity; None without a known price."""
         if self.hourly is None:
             return None
         per_hour = (

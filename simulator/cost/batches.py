@@ -24,17 +24,6 @@ NODES = ((0.1127016653792583, 5.0 / 18.0), (0.5, 8.0 / 18.0), (0.887298334620741
 """Nodes and weights of the 3-point Gauss-Legendre rule on [0, 1]: exact where a step's time is a quintic of the context."""
 
 
-def one_slice(sequences, query, past, source, sampled, s):  # type: ignore[no-untyped-def]
-    """Sets the one slice of a step and returns it."""
-    part = s.part
-    part[0] = sequences
-    part[1] = query
-    part[2] = past
-    part[3] = source
-    part[4] = sampled
-    return part
-
-
 def prefill_seconds(batch, prompt, source, stages, t, s):  # type: ignore[no-untyped-def]
     """Prefills a batch of equal sequences on one rank of a pipeline of `stages`; returns the op that failed, or -1.
 
@@ -47,7 +36,7 @@ def prefill_seconds(batch, prompt, source, stages, t, s):  # type: ignore[no-unt
     remaining = 0.0
     if prompt >= host.max_tokens:
         chunks = prompt / host.max_tokens
-        part = one_slice(1.0, host.max_tokens, 0.5 * (prompt - host.max_tokens), source, 1.0 / chunks, s)
+        part = (1.0, host.max_tokens, 0.5 * (prompt - host.max_tokens), source, 1.0 / chunks)
         steps = batch * chunks
         sequences = 1.0
     else:
@@ -55,7 +44,7 @@ def prefill_seconds(batch, prompt, source, stages, t, s):  # type: ignore[no-unt
         sequences = min(micro, float(math.floor(host.max_tokens / prompt)))
         steps = float(math.floor(batch / sequences))
         remaining = batch - steps * sequences
-        part = one_slice(sequences, prompt, 0.0, source, 1.0, s)
+        part = (sequences, prompt, 0.0, source, 1.0)
     seconds = 0.0
     for turn in range(2):
         repeats = steps
@@ -64,8 +53,8 @@ def prefill_seconds(batch, prompt, source, stages, t, s):  # type: ignore[no-unt
                 continue
             repeats = 1.0
             sequences = remaining
-            part = one_slice(remaining, prompt, 0.0, source, 1.0, s)
-        failed = time_step(t.all, part, 1, t, s)
+            part = (remaining, prompt, 0.0, source, 1.0)
+        failed = time_step(t.all, (part,), t, s)
         if failed >= 0:
             return failed
         seconds += repeats * step_seconds(s.totals, host, sequences, False)
@@ -95,14 +84,13 @@ def decode_seconds(dense_known, batch, prompt, output, source, stages, t, s):  #
     together = min(stages, batch)
     micro = float(math.ceil(batch / together))
     if not dense_known:
-        failed = time_step(t.dense, one_slice(micro, 1.0, prompt, source, 1.0, s), 1, t, s)
+        failed = time_step(t.dense, ((micro, 1.0, prompt, source, 1.0),), t, s)
         if failed >= 0:
             return failed
         for c in range(len(s.totals)):
             s.dense[c] = s.totals[c]
     for node, weight in NODES:
-        context = prompt - 0.5 + node * (output - 1.0)
-        failed = time_step(t.attending, one_slice(micro, 1.0, context, source, 1.0, s), 1, t, s)
+        failed = time_step(t.attending, ((micro, 1.0, prompt - 0.5 + node * (output - 1.0), source, 1.0),), t, s)
         if failed >= 0:
             return failed
         for c in range(len(s.totals)):

@@ -1,22 +1,25 @@
 """The cost arithmetic compiled by Numba, loaded only when something is to be computed many times.
 
-Each module of plain functions is loaded a second time with every function compiled in place; one source, two speeds, the
-same results. The compiled code is cached beside the source, or in a folder of the user's where that cannot be written.
+Each module of plain functions is loaded a second time with every function compiled in place: one source, two speeds, the
+same results. Compiled code is cached in a folder named after the sources, because Numba itself would not notice that a
+function of another module has changed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from simulator.cost import batches, kernels, steps
+from simulator.cost import batches, kernels, layout, steps
 
 
 @lru_cache(maxsize=1)
@@ -28,12 +31,28 @@ def arithmetic() -> tuple[Any, Any]:
 
 def compile_modules(modules: Sequence[ModuleType]) -> list[ModuleType]:
     """The modules loaded anew with each function compiled, in order: a later one calls the compiled form of an earlier."""
-    folder = Path(inspect.getfile(modules[0])).parent
-    if not os.access(folder, os.W_OK):
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ridgeline" / "numba"
-        os.environ.setdefault("NUMBA_CACHE_DIR", str(cache))
-    twins: dict[Callable[..., Any], Any] = {}
-    return [_twin(module, twins) for module in modules]
+    import numba
+
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(_cache_folder([layout, *modules]))
+    try:
+        twins: dict[Callable[..., Any], Any] = {}
+        return [_twin(module, twins) for module in modules]
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+def _cache_folder(modules: Sequence[ModuleType]) -> Path:
+    """A writable folder of these sources' own; a temporary one where the user's cache cannot be written."""
+    digest = hashlib.sha256(b"".join(Path(inspect.getfile(module)).read_bytes() for module in modules)).hexdigest()[:16]
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ridgeline" / "numba"
+    folder = base / digest
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="ridgeline-"))
 
 
 def _twin(module: ModuleType, twins: dict[Callable[..., Any], Any]) -> ModuleType:
@@ -58,7 +77,4 @@ def _twin(module: ModuleType, twins: dict[Callable[..., Any], Any]) -> ModuleTyp
 def _jit(function: Callable[..., Any]) -> Any:
     import numba
 
-    try:
-        return numba.njit(cache=True, error_model="numpy", nogil=True)(function)
-    except RuntimeError:  # no folder for the cache can be written
-        return numba.njit(cache=False, error_model="numpy", nogil=True)(function)
+    return numba.njit(cache=True, error_model="numpy", nogil=True)(function)

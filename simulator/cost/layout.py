@@ -35,8 +35,6 @@ PHASES = {"any": ANY, "prefill": PREFILL, "decode": DECODE}
 # Rows of an op's amounts, each six coefficients of the step's features; bytes where a name says so.
 ROWS, FLOPS, WEIGHT_BYTES, CACHE_BYTES, ACTIVATION_BYTES, NUM_AMOUNTS = range(6)
 NUM_FEATURES = 6
-# Numbers of a slice: sequences, query tokens, past tokens, source tokens, sampled positions.
-NUM_SLICE = 5
 # Rows of a placement: which memory holds what.
 PLACE_WEIGHT, PLACE_CACHE, PLACE_ACTIVATION, NUM_PLACES = range(4)
 
@@ -202,8 +200,6 @@ class Tables(NamedTuple):
 class Scratch(NamedTuple):
     """What the arithmetic writes into, with C = R_MEMORY + M columns."""
 
-    part: Any
-    """(NUM_SLICE,) the one slice of a static batch."""
     times: Any
     """(M,) seconds of each memory for the op in hand."""
     trial: Any

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from simulator.cost import batches, steps
-from simulator.cost.layout import NUM_SLICE, NUM_STATIC, HostRow, Scratch, Tables
+from simulator.cost.layout import NUM_STATIC, HostRow, Scratch, Tables
 from simulator.cost.table import Table, as_arrays, flat
 
 COMPILE_AFTER_CALLS = 40
@@ -45,7 +45,6 @@ class Runner:
         self._places: dict[Shares, Tables] = {}
         columns, memories = table.columns, len(table.memory_names)
         self.scratch = Scratch(
-            part=[0.0] * NUM_SLICE,
             times=[0.0] * memories,
             trial=[0.0] * columns,
             best=[0.0] * columns,
@@ -92,12 +91,8 @@ class Runner:
     def step(self, slices: tuple[tuple[float, ...], ...], shares: Shares) -> int:
         """One mixed step into the records and totals of `scratch`; returns the first op that no unit can run, or -1."""
         tables = self._tables(shares)
-        rows: Any = [float(value) for part in slices for value in part]
-        if self._compiled:
-            import numpy as np
-
-            rows = np.array(rows)
-        return int(self._steps.time_step(tables.all, rows, len(slices), tables, self.scratch))
+        exact = tuple(tuple(float(value) for value in part) for part in slices)
+        return int(self._steps.time_step(tables.all, exact, tables, self.scratch))
 
     def _tables(self, shares: Shares) -> Tables:
         self._calls += 1

@@ -17,7 +17,6 @@ from simulator.cost.layout import (
     FLOPS,
     NUM_AMOUNTS,
     NUM_FEATURES,
-    NUM_SLICE,
     R_CACHE,
     R_CACHE_J,
     R_COMPUTE,
@@ -117,10 +116,10 @@ def add_op(i, tokens, sequences, sampled, pairs, context, t, s, record):  # type
     return True
 
 
-def time_step(chosen, slices, count, t, s):  # type: ignore[no-untyped-def]
+def time_step(chosen, slices, t, s):  # type: ignore[no-untyped-def]
     """Times ops of one step into `s.records` (a row per op, cleared first); returns the first that no unit runs, or -1.
 
-    `slices`: `count` rows of (sequences, query, past, source, sampled), flat. Attention is timed slice by slice, everything else on
+    `slices`: rows of (sequences, query, past, source, sampled). Attention is timed slice by slice, everything else on
     the step as a whole. `chosen`: indices of the ops to time; rows of the others keep what they held. `s.totals` gets the sum of the ops timed.
     """
     failed = -1
@@ -136,22 +135,19 @@ def time_step(chosen, slices, count, t, s):  # type: ignore[no-untyped-def]
         tokens = 0.0
         sequences = 0.0
         sampled = 0.0
-        for p in range(count):
-            batch = slices[p * NUM_SLICE]
-            query = slices[p * NUM_SLICE + 1]
-            if op.phase != ANY and (op.phase == DECODE) != (query == 1.0):
+        for p in range(len(slices)):
+            part = slices[p]
+            if op.phase != ANY and (op.phase == DECODE) != (part[1] == 1.0):
                 continue
             if attends:
-                past = slices[p * NUM_SLICE + 2]
-                source = slices[p * NUM_SLICE + 3]
-                pairs = batch * attended_pairs(op, query, past, source)
-                context = batch * read_context(op, query, past, source)
-                if not add_op(i, batch * query, batch, batch * slices[p * NUM_SLICE + 4], pairs, context, t, s, record):
+                pairs = part[0] * attended_pairs(op, part[1], part[2], part[3])
+                context = part[0] * read_context(op, part[1], part[2], part[3])
+                if not add_op(i, part[0] * part[1], part[0], part[0] * part[4], pairs, context, t, s, record):
                     failed = i
             else:
-                tokens += batch * query
-                sequences += batch
-                sampled += batch * slices[p * NUM_SLICE + 4]
+                tokens += part[0] * part[1]
+                sequences += part[0]
+                sampled += part[0] * part[4]
         if sequences > 0.0:
             if op.kind == COLLECTIVE:
                 add_collective(i, tokens, sequences, sampled, t, record)

@@ -68,13 +68,21 @@ class Placer:
         self.preferences = [(weight, cache) for weight in self._weight_order for cache in self._cache_order]
         """Pairs of a preferred memory for the weights and one for the cache, the natural pair first."""
 
+    def room(self, position: int) -> float:
+        """Bytes that tensors may take of one memory."""
+        return self._free[position]
+
+    def all_at_home(self) -> Placement:
+        """Everything in the memory that activations lie in."""
+        return Placement((self._activation, self._activation, self._activation), 0.0, self.capacity_bytes)
+
     def place(self, need: Need, preference: tuple[int, int]) -> Placement:
         """Fill memories in order of preference: activations first, then weights, then cache."""
         weight, cache = preference
         home = self.home
         room = self._free[home]
         if weight == cache == home and need.weight + need.cache + need.activation <= room:
-            return Placement((self._activation, self._activation, self._activation), 0.0, self.capacity_bytes)
+            return self.all_at_home()
         free = list(self._free)
         short = max(0.0, need.activation - room)
         free[home] = max(0.0, room - need.activation)

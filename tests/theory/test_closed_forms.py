@@ -67,8 +67,7 @@ def test_one_tile_more_than_the_cores_costs_a_further_wave() -> None:
 
 def test_time_is_a_staircase_in_the_columns() -> None:
     times = [gemm_s(128, 128 * tiles, 127) for tiles in range(1, 2 * CORES + 2)]
-    assert all(later >= earlier for earlier, later in zip(times, times[1:], strict=False))
-    assert times[CORES - 1] == pytest.approx(times[CORES // 2], rel=0.51)
+    assert times == sorted(times)
     assert times[2 * CORES - 1] == pytest.approx(2 * times[CORES - 1])
     assert len(set(times)) < len(times) / 3
 

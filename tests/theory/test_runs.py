@@ -7,6 +7,7 @@ import pytest
 from simulator.cost.efficiency import find_calibration, load_engine
 from simulator.graph.architecture import Architecture, Attention, Block, FeedForward
 from simulator.graph.build import Model, model_from_architecture
+from simulator.graph.step import Slice, Step
 from simulator.mapping.machine import Interconnect, Machine, MemoryLevel, Unit, load_machine
 from simulator.predict import Predictor
 from simulator.scenario import Resolved, Scenario
@@ -18,7 +19,7 @@ BANDWIDTH = 1e12
 PEAK = 1e15
 
 
-def machine(**changes: object) -> Machine:
+def machine() -> Machine:
     """One unit and one memory, nothing else."""
     unit = Unit(
         name="unit", part="", kind="vector", peak_flop_per_s={"bf16": PEAK, "fp32": PEAK}, count=1.0, tile=(128, 128),
@@ -28,8 +29,9 @@ def machine(**changes: object) -> Machine:
     memory = MemoryLevel("main", "", "main", 1e13, BANDWIDTH, 0.0, ROLES, "DRAM", True)
     link = Interconnect("link", 1e12, 0.0, 0.0, "switch", 65536.0)
     return Machine(
-        name="bare", title="Bare", device_class="gpu", architecture="", device="bare", units=(unit,), memories=(memory,),
-        links=(link,), devices=1, is_system=False, tdp_w=0.0, idle_w=0.0, static_w=0.0, purchase_usd=None, hourly_usd=None,
+        name="bare", title="Bare", device_class="gpu", architecture="", device="bare", units=(unit,),
+        memories=(memory,), links=(link,), devices=1, is_system=False, tdp_w=0.0, idle_w=0.0, static_w=0.0,
+        purchase_usd=None, hourly_usd=None,
     )  # fmt: skip
 
 
@@ -52,7 +54,7 @@ def test_an_ideal_decode_step_reads_weights_cache_and_activations_once() -> None
     model, prompt, output = network(), 1000, 101
     built = predictor(model)
     step = ((1.0, 1.0, prompt + (output - 2) / 2, 0.0, 1.0),)
-    moved = sum(op.bytes_at(_slices(step)) for op in built.runner.table.ops)
+    moved = sum(op.bytes_at(slices(step)) for op in built.runner.table.ops)
     answer = built.predict(1, prompt, output)
     assert answer.tpot_s == pytest.approx(moved / BANDWIDTH, rel=1e-9)
 
@@ -71,24 +73,24 @@ def test_an_ideal_prefill_of_many_tokens_is_flops_over_peak() -> None:
     model = model_from_architecture(Architecture("shape", "shape", 1000, 8192, (block,), None))
     built = predictor(model)
     step = ((1.0, 8192.0, 0.0, 0.0, 1.0),)
-    products = sum(op.flops_at(_slices(step)) for op in built.runner.table.ops if op.kind in ("gemm", "attention"))
+    products = sum(op.flops_at(slices(step)) for op in built.runner.table.ops if op.kind in ("gemm", "attention"))
     assert built.predict(1, 8192, 1).ttft_s == pytest.approx(products / PEAK, rel=0.15)
     assert built.predict(1, 8192, 1).ttft_s >= products / PEAK
 
 
-def _slices(step):  # type: ignore[no-untyped-def]
-    from simulator.graph.step import Slice
-
+def slices(step: tuple[tuple[float, ...], ...]) -> Step:
     return tuple(Slice(*part) for part in step)
 
 
 @pytest.mark.parametrize("engine", ["ideal", "vllm", "native"])
 @pytest.mark.parametrize(("prompt", "output", "batch"), [(1, 50, 1), (100, 200, 8), (3000, 500, 4), (10, 2, 1)])
 def test_the_mean_step_equals_the_mean_over_all_steps(engine: str, prompt: int, output: int, batch: int) -> None:
+    """Three nodes integrate a smooth step exactly; kernels that read the cache in whole tiles make it a staircase of
+    steps as high as a tile, of which they see three."""
     built = predictor(network(), engine, on=load_machine("a100-sxm4-80gb"))
     answer = built.predict(batch, prompt, output)
     single = [built.predict(batch, prompt + position, 2).tpot_s for position in range(output - 1)]
-    assert answer.tpot_s == pytest.approx(sum(single) / len(single), rel=1e-3)
+    assert answer.tpot_s == pytest.approx(sum(single) / len(single), rel=1e-3 if engine == "ideal" else 3e-3)
 
 
 @pytest.mark.parametrize("prompt", [100, 400, 900])
