@@ -42,9 +42,9 @@ def hardware_page() -> str:
         _NOTE,
         "A device is compute units, memories and links; a system is devices joined by links. Files stand in "
         "`hardware/<group>/NAME.yaml`, or anywhere if given by path. A quantity is written with its unit and the key "
-        "of its source: `2039 GB/s @ds`; without `@key` it has the file's `default_source`. GB is 1e9 bytes and GiB is "
-        "2**30; a multiply-accumulate is 2 FLOPs; peaks are dense. Unknown keys are errors. `ridgeline schema hardware` "
-        "and `ridgeline schema system` print the same as JSON Schema, for editors.\n",
+        "of its source: `2039 GB/s @ds`; without `@key` it has the file's `default_source`. GB is 1e9 bytes, GiB is "
+        "2**30; a multiply-accumulate is 2 FLOPs; peaks are dense; unknown keys are errors. `ridgeline schema "
+        "hardware` and `ridgeline schema system` print the same as JSON Schema, for editors.\n",
         _section("Device file", device),
         _section("System file", system),
     ]

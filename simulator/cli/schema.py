@@ -19,6 +19,7 @@ KINDS: dict[str, tuple[str, str, str]] = {
     "engine": ("simulator.spec.engine", "EngineSpec", "workloads"),
     "calibration": ("simulator.spec.engine", "Calibration", "hardware"),
     "price": ("simulator.spec.price", "PriceTable", "hardware"),
+    "sweep": ("simulator.spec.sweep", "SweepSpec", "workloads"),
 }
 """Kind -> the module and class that check it, and the folder whose `_schema` holds its schema."""
 

@@ -28,7 +28,7 @@ def compare(
     sort: str = "e2el_s",
     **work: Any,
 ) -> pd.DataFrame:
-    """A row per combination, best first; a combination that cannot be has its reason under `error`.
+    """A row per combination, best first; a combination that cannot be has its reason under `problem`.
 
     Each of `techniques` is one variant: names joined by `+`, or `none`.
 
@@ -74,7 +74,7 @@ def records(scenarios: Iterable[Scenario], sort: str | None = None) -> list[dict
     return sorted(
         found,
         key=lambda record: (
-            record["error"] is not None,
+            record["problem"] is not None,
             record[sort] is None,
             sign * (record[sort] or 0.0),
         ),
@@ -105,5 +105,5 @@ def _failure(scenario: Scenario, error: SimulatorError) -> dict[str, Any]:
         "output_tokens": scenario.output_tokens,
     }
     found |= dict.fromkeys(KEYS)
-    found["error"] = str(error)
+    found["problem"] = str(error)
     return found

@@ -59,7 +59,7 @@ def prediction_record(prediction: Prediction) -> dict[str, Any]:
     for key, (low, high) in prediction.interval.items():
         found[f"{key}_low"], found[f"{key}_high"] = low, high
     found["tag"] = provenance["tag"]
-    found["error"] = None
+    found["problem"] = None
     return found
 
 

@@ -102,8 +102,8 @@ def comparison(records: Sequence[Mapping[str, Any]]) -> Table:
     rows = []
     for record in records:
         head = [str(record.get(name, "") or "") for name in names]
-        if record.get("error"):
-            rows.append((*head, *("" for _ in _COMPARED), str(record["error"]).splitlines()[0]))
+        if record.get("problem"):
+            rows.append((*head, *("" for _ in _COMPARED), str(record["problem"]).splitlines()[0]))
         else:
             rows.append((*head, *(_cell(record[key], unit) for _, key, unit in _COMPARED), str(record["bound"])))
     columns = (*names, *(label for label, _, _ in _COMPARED), "bound by")

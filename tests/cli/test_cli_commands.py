@@ -196,7 +196,7 @@ def test_compare_sorts_and_keeps_failures() -> None:
         "--sort", "tpot_s", "--json",
     )  # fmt: skip
     assert [row["hardware"] for row in found] == ["h100-sxm5-80gb", "a100-sxm4-80gb", "nvme-pcie4"]
-    assert [row["error"] is None for row in found] == [True, True, False]
+    assert [row["problem"] is None for row in found] == [True, True, False]
 
 
 def test_compare_puts_the_largest_rate_first() -> None:
@@ -278,6 +278,21 @@ def test_sweep_reports_progress_and_writes(monkeypatch: pytest.MonkeyPatch, tmp_
     assert calls == [("grid.yaml", out, True), ("grid.yaml", None, False)]
     assert "--resume needs --out" in refusal("sweep", str(grid), "--resume")
     assert ".parquet or .csv" in refusal("sweep", str(grid), "--out", "points.xlsx")
+
+
+def test_a_real_sweep(tmp_path: Path) -> None:
+    grid = tmp_path / "grid.yaml"
+    grid.write_text("model: [llama-3.1-8b]\nhardware: [A100, H100]\nbatch: {start: 1, stop: 4, factor: 2}\n")
+    out = tmp_path / "points.csv"
+    assert ridgeline("sweep", str(grid), "--out", str(out)).stdout.splitlines()[-1] == f"6 points in {out}"
+    rows = list(csv.DictReader(io.StringIO(out.read_text())))
+    assert [int(row["batch"]) for row in rows] == [1, 2, 4, 1, 2, 4]
+    point = answer("predict", *LLAMA, "--hardware", "H100", "--batch", "4", "--json")
+    assert float(rows[-1]["tpot_s"]) == pytest.approx(point["tpot_s"], rel=1e-6)
+    grid.write_text("model: [llama-3.1-8b]\nhardwear: [A100]\n")
+    message = refusal("sweep", str(grid))
+    assert "did you mean 'hardware'" in message
+    assert "grid.yaml:2" in message
 
 
 def test_roofline_writes_html_and_json(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def test_compute_never_slows(
     assert after.e2el_s <= before.e2el_s * SLACK
 
 
+@settings(max_examples=200)
 @given(models(), machines(roomy=True), engines(), calibrations(), SHAPES, FACTORS)
 def test_cache_never_slows(
     model: Model, machine: Machine, engine: Engine, calibration: Knobs, shape: tuple[int, int, int], factor: float

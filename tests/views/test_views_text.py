@@ -87,7 +87,7 @@ def test_system_text_counts_all_devices() -> None:
 def test_failures_take_a_row_of_their_own() -> None:
     base = sim.Scenario(model="llama-3.1-8b", hardware="")
     found = records(variants(base, ["nvme-pcie4", "A100"]), "e2el_s")
-    assert [record["error"] is None for record in found] == [True, False]
+    assert [record["problem"] is None for record in found] == [True, False]
     lines = compare_table(found).splitlines()
     assert "computes nothing" in lines[2]
     assert "NO" not in lines[1]
