@@ -120,7 +120,7 @@ def what_helps(ops: Sequence[OpCost], bound: str) -> str:
 
 _REMEDY = {
     "compute": "a narrower number format with a native rate, or more devices, would help most.",
-    "memory": "fewer bytes (quantized weights or cache, a larger batch to share the weights) or more bandwidth would help most.",
+    "memory": "fewer bytes (quantized weights or cache, a larger batch per weight read) or more bandwidth would help most.",
     "cache": "larger tiles, or fusing the ops around it, would help most.",
     "link": "less tensor parallelism, a faster interconnect, or overlapping communication would help most.",
     "launch": "replaying a graph, fusing small ops, or a larger batch would help most.",

@@ -24,8 +24,6 @@ from simulator.run import BatchRun
 from simulator.scenario import Resolved, Scenario, check_lengths, named_files, resolve
 from simulator.techniques.parallel import shard, stage_share
 
-_FAMILY = {"batch": 1, "input_tokens": 1, "output_tokens": 1}
-
 
 def predict(scenario: Scenario | None = None, **named: Any) -> Prediction:
     """The prediction of a scenario, or of `Scenario(**named)`.
@@ -42,7 +40,7 @@ def predict(scenario: Scenario | None = None, **named: Any) -> Prediction:
 
 def predictor(scenario: Scenario) -> Predictor:
     """The predictor of a scenario's family: everything but batch and lengths. Built again when one of its files changes."""
-    family = replace(scenario, **_FAMILY)
+    family = replace(scenario, batch=1, input_tokens=1, output_tokens=1)
     known = _predictors.get(family)
     if known is not None and all(_modified(path) == stamp for path, stamp in known.files):
         return known

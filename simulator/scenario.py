@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simulator.errors import ScenarioError, SpecError, UnknownNameError
+from simulator.errors import ScenarioError
 
 if TYPE_CHECKING:
     from simulator.cost.efficiency import Engine
@@ -32,9 +32,9 @@ class Scenario:
     engine: str | None = None
     """None: the engine that the system or the device's calibration names."""
     devices: int | None = None
-    """None: tp x pp x dp."""
+    """None: tp x pp x dp; on a system, all that can be used."""
     tp: int | None = None
-    """None: all devices that pp and dp leave over."""
+    """None: all devices that pp and dp leave over; on a system, as many of them as divide the model."""
     pp: int = 1
     ep: int = 1
     dp: int = 1
@@ -82,7 +82,7 @@ def resolve(scenario: Scenario) -> Resolved:
         )
     calibration = find_calibration(machine)
     engine = load_engine(scenario.engine or machine.engine or calibration.default_engine)
-    parallelism = _parallelism(scenario, machine)
+    parallelism = _parallelism(scenario, machine, model)
     check(model, parallelism)
     if scenario.images < 0 or (scenario.devices is not None and scenario.devices < 1):
         raise ScenarioError(
@@ -116,10 +116,7 @@ def load_model(name: str) -> Model:
     """The model that a name, an alias, or the path of a model file, `config.json` or ONNX file stands for."""
     from simulator import catalog
 
-    if name.endswith(".onnx"):
-        path = Path(name)
-    else:
-        path = catalog.find("model", name)
+    path = Path(name) if name.endswith(".onnx") else catalog.find("model", name)
     return _load_model(path, path.stat().st_mtime_ns if path.exists() else 0)
 
 
@@ -167,23 +164,29 @@ def check_lengths(
         )
 
 
-def _parallelism(scenario: Scenario, machine: Machine) -> Parallelism:
-    from simulator.techniques.parallel import Parallelism
+def _parallelism(scenario: Scenario, machine: Machine, model: Model) -> Parallelism:
+    """The degrees asked for. What is left open on a system: tp is the largest degree that divides both it and the model."""
+    from simulator.techniques.parallel import Parallelism, check
 
     rest = scenario.pp * scenario.dp
-    devices = scenario.devices or (
-        scenario.tp * rest if scenario.tp else machine.devices if machine.is_system else rest
-    )
-    if scenario.devices is None and scenario.tp is None and machine.is_system and devices % rest:
-        raise ScenarioError(f"pp x dp = {rest} does not divide the {devices} devices of {machine.name}")
-    tp = scenario.tp if scenario.tp is not None else max(1, devices // rest)
-    if tp * rest != devices:
+    devices = scenario.devices
+    if scenario.tp is not None:
+        tp = scenario.tp
+    elif devices is not None:
+        tp = max(1, devices // rest)
+    else:
+        tp = 1
+        for degree in range(machine.devices // rest if machine.is_system else 1, 1, -1):
+            try:
+                check(model, Parallelism(tp=degree, pp=scenario.pp, dp=scenario.dp))
+            except ScenarioError:
+                continue
+            tp = degree
+            break
+    if devices is not None and tp * rest != devices:
         raise ScenarioError(
             f"tp x pp x dp = {tp} x {scenario.pp} x {scenario.dp} = {tp * rest} is not the {devices} devices"
         )
-    if machine.is_system and devices > machine.devices:
-        raise ScenarioError(f"{devices} devices are asked for, and {machine.name} has {machine.devices}")
+    if machine.is_system and tp * rest > machine.devices:
+        raise ScenarioError(f"{tp * rest} devices are asked for, and {machine.name} has {machine.devices}")
     return Parallelism(tp=tp, pp=scenario.pp, ep=scenario.ep, dp=scenario.dp)
-
-
-__all__ = ["Resolved", "Scenario", "SpecError", "UnknownNameError", "load_model", "prepared_model", "resolve"]

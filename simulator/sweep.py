@@ -190,14 +190,13 @@ def _vectorised(
 def _family_frame(family: Scenario, points: NDArray[np.float64], on_error: str) -> pd.DataFrame:
     import pandas as pd
 
-    names = {"model": family.model, "hardware": family.hardware, "engine": family.engine or ""}
-    names |= {axis: getattr(family, axis) for axis in ("pp", "ep", "dp")}
+    names: dict[str, Any] = {"model": family.model, "hardware": family.hardware, "engine": family.engine or ""}
+    names |= {axis: getattr(family, axis) for axis in ("tp", "pp", "ep", "dp")}
     shape = {
         "batch": points[:, 0].astype(int),
         "input_tokens": points[:, 1].astype(int),
         "output_tokens": points[:, 2].astype(int),
     }
-    error = ""
     answers: dict[str, Any] = {column: np.full(len(points), np.nan) for column in COLUMNS}
     try:
         built = predictor(family)
@@ -214,16 +213,13 @@ def _family_frame(family: Scenario, points: NDArray[np.float64], on_error: str) 
     except SimulatorError as problem:
         if on_error == "stop":
             raise
-        error = str(problem)
-        reasons = np.full(len(points), error)
-    constant = {
-        name: pd.Categorical.from_codes(np.zeros(len(points), dtype=np.int8), [str(value)])
-        for name, value in names.items()
-    }
-    techniques = pd.Categorical.from_codes(np.zeros(len(points), dtype=np.int8), [_techniques(family)])
+        reasons = np.full(len(points), str(problem))
+    names["techniques"] = _techniques(family)
     answers["fits"] = answers["fits"] == 1.0
-    frame = pd.DataFrame({**constant, "techniques": techniques, **shape, **answers, "problem": pd.Categorical(reasons)})
-    return frame
+    constant = {
+        name: pd.Categorical([str(value)]).take(np.zeros(len(points), dtype=int)) for name, value in names.items()
+    }
+    return pd.DataFrame({**constant, **shape, **answers, "problem": pd.Categorical(reasons)})
 
 
 def _techniques(family: Scenario) -> str:

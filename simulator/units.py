@@ -108,6 +108,11 @@ def describe(dimension: Dimension) -> str:
     return _NAMES[dimension][0] if dimension in _NAMES else "of another unit"
 
 
+def example(dimension: Dimension) -> str:
+    """How a number of that dimension may be written."""
+    return _NAMES[dimension][1]
+
+
 @lru_cache(maxsize=1024)
 def _unit(unit: str, text: str) -> tuple[float, Dimension]:
     if not unit:

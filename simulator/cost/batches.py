@@ -6,6 +6,7 @@ In the subset of Python that Numba compiles, as `simulator.cost.kernels`. `t` is
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from simulator.cost.layout import (
     R_ENERGY,
@@ -17,6 +18,8 @@ from simulator.cost.layout import (
     S_STEP_J,
     S_TPOT,
     S_TTFT,
+    Scratch,
+    Tables,
 )
 from simulator.cost.steps import step_seconds, time_step
 
@@ -24,7 +27,7 @@ NODES = ((0.1127016653792583, 5.0 / 18.0), (0.5, 8.0 / 18.0), (0.887298334620741
 """Nodes and weights of the 3-point Gauss-Legendre rule on [0, 1]: exact where a step's time is a quintic of the context."""
 
 
-def prefill_seconds(batch, prompt, source, stages, t, s):  # type: ignore[no-untyped-def]
+def prefill_seconds(batch: float, prompt: float, source: float, stages: float, t: Tables, s: Scratch) -> int:
     """Prefills a batch of equal sequences on one rank of a pipeline of `stages`; returns the op that failed, or -1.
 
     Runs in steps of at most `host.max_tokens` tokens: several sequences, or chunks of one, whose mean cost is that of
@@ -67,7 +70,9 @@ def prefill_seconds(batch, prompt, source, stages, t, s):  # type: ignore[no-unt
     return -1
 
 
-def decode_seconds(dense_known, batch, prompt, output, source, stages, t, s):  # type: ignore[no-untyped-def]
+def decode_seconds(
+    dense_known: bool, batch: float, prompt: float, output: float, source: float, stages: float, t: Tables, s: Scratch
+) -> int:
     """The mean decode step of a batch over its growing context; returns the op that failed, or -1.
 
     Everything but attention is timed once; `dense_known` says that `s.dense` holds it already for this batch. p
@@ -103,7 +108,9 @@ def decode_seconds(dense_known, batch, prompt, output, source, stages, t, s):  #
     return -1
 
 
-def static_batch(batch, prompt, output, source, stages, t, s):  # type: ignore[no-untyped-def]
+def static_batch(
+    batch: float, prompt: float, output: float, source: float, stages: float, t: Tables, s: Scratch
+) -> None:
     """A batch of equal sequences, prefilled and then decoded together. `s.result` gets the S_ columns."""
     failed = prefill_seconds(batch, prompt, source, stages, t, s)
     if failed < 0:
@@ -111,7 +118,7 @@ def static_batch(batch, prompt, output, source, stages, t, s):  # type: ignore[n
     s.result[S_FAILED] = float(failed)
 
 
-def static_grid(points, stages, t, s, answers):  # type: ignore[no-untyped-def]
+def static_grid(points: Any, stages: float, t: Tables, s: Scratch, answers: Any) -> None:
     """`static_batch` at many points: rows of (batch, prompt, output, source), best in order of batch, then prompt.
 
     What a point shares with the one before it is not computed again: the prefill of the same batch and prompt, and all

@@ -8,6 +8,7 @@ function of another module has changed.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import inspect
 import logging
@@ -32,8 +33,7 @@ def arithmetic() -> tuple[Any, Any]:
 
 def compile_modules(modules: Sequence[ModuleType]) -> list[ModuleType]:
     """The modules loaded anew with each function compiled, in order: a later one calls the compiled form of an earlier."""
-    import numba
-
+    numba: Any = importlib.import_module("numba")
     before = numba.config.CACHE_DIR
     folder = _cache_folder([layout, *modules])
     if not any(folder.iterdir()):
@@ -80,8 +80,7 @@ def _twin(module: ModuleType, twins: dict[Callable[..., Any], Any]) -> ModuleTyp
 
 def _jit(function: Callable[..., Any]) -> Any:
     """Compiled without reference counting, since nothing is allocated: with everything inlined, four times as fast."""
-    import numba
-
+    numba: Any = importlib.import_module("numba")
     options = {"cache": True, "error_model": "numpy", "nogil": True, "forceinline": True}
     try:
         return numba.njit(**options, _nrt=False)(function)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from simulator import catalog
 from simulator.cost.layout import Efficiency
-from simulator.errors import SpecError, UnknownNameError
+from simulator.errors import Problem, SpecError, UnknownNameError
 from simulator.mapping.machine import Machine
 from simulator.spec.engine import Calibration, EngineSpec
 from simulator.spec.loader import load
@@ -85,20 +85,18 @@ def _load_engine(path: Path, stamp: int) -> Engine:
 def find_calibration(machine: Machine) -> Calibration:
     """The most specific calibration for a machine's main device."""
     found = _calibrations(tuple((path, path.stat().st_mtime_ns) for path in catalog.files("calibration")))
-    for matches in (
-        lambda c: machine.device in c.devices,
-        lambda c: machine.architecture in c.architectures,
-        lambda c: machine.device_class in c.classes,
-    ):
-        for calibration in found:
-            if matches(calibration):
-                return calibration
+    own = [c for c in found if machine.device in c.devices]
+    kindred = [c for c in found if machine.architecture in c.architectures]
+    general = [c for c in found if machine.device_class in c.classes]
+    for calibration in (*own, *kindred, *general):
+        return calibration
     raise UnknownNameError("calibration", machine.device_class, {c.name for c in found})
 
 
 @lru_cache(maxsize=4)
 def _calibrations(paths: tuple[tuple[Path, int], ...]) -> tuple[Calibration, ...]:
-    loaded, problems = [], []
+    loaded: list[Calibration] = []
+    problems: list[Problem] = []
     for path, _ in paths:
         try:
             loaded.append(load(path, Calibration))

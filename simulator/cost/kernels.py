@@ -22,6 +22,11 @@ from simulator.cost.layout import (
     R_COMPUTE,
     REDUCE_SCATTER,
     SCAN,
+    Efficiency,
+    Floats,
+    LinkRow,
+    OpRow,
+    UnitRow,
 )
 
 TILES = (
@@ -55,9 +60,11 @@ def soft_maximum(a: float, b: float, c: float, sharpness: float) -> float:
     return top * total ** (1.0 / sharpness) if total > 1.0 else top
 
 
-def quantity(amounts, at, tokens, sequences, sampled, pairs, context):  # type: ignore[no-untyped-def]
+def quantity(
+    amounts: Floats, at: int, tokens: float, sequences: float, sampled: float, pairs: float, context: float
+) -> float:
     """The `Amount` that starts at `at`, at the features of a step."""
-    return (
+    return float(
         amounts[at]
         + amounts[at + 1] * tokens
         + amounts[at + 2] * sequences
@@ -81,7 +88,7 @@ def pairs_in_chunks(position: float, chunk: float) -> float:
     return full * chunk * (chunk + 1.0) / 2.0 + rest * (rest + 1.0) / 2.0
 
 
-def attended_pairs(op, query, past, source):  # type: ignore[no-untyped-def]
+def attended_pairs(op: OpRow, query: float, past: float, source: float) -> float:
     """Pairs of one sequence: the closed forms of `simulator.graph.step.Span.pairs`."""
     if op.source > 0.0:
         return query * source
@@ -96,7 +103,7 @@ def attended_pairs(op, query, past, source):  # type: ignore[no-untyped-def]
     return pairs_up_to(past + query, reach) - pairs_up_to(past, reach)
 
 
-def read_context(op, query, past, source):  # type: ignore[no-untyped-def]
+def read_context(op: OpRow, query: float, past: float, source: float) -> float:
     """Cached positions one sequence reads: the closed forms of `simulator.graph.step.Span.context`."""
     if op.source > 0.0:
         return source
@@ -110,7 +117,9 @@ def read_context(op, query, past, source):  # type: ignore[no-untyped-def]
     return total
 
 
-def memory_time(bandwidth, at, place, weight, cache, activation, times):  # type: ignore[no-untyped-def]
+def memory_time(
+    bandwidth: Floats, at: int, place: Floats, weight: float, cache: float, activation: float, times: Floats
+) -> float:
     """Seconds of the slowest memory when all are read side by side, -1 if one cannot be reached.
 
     `bandwidth` from `at` on is the unit's, `place` the shares of weights, cache and activations; `times` gets each one's.
@@ -132,21 +141,31 @@ def memory_time(bandwidth, at, place, weight, cache, activation, times):  # type
     return slowest
 
 
-def uncached(unit, activation: float) -> float:  # type: ignore[no-untyped-def]
+def uncached(unit: UnitRow, activation: float) -> float:
     """Bytes of activations that go to main memory: what the last cache cannot keep between producer and consumer."""
     return max(0.0, activation - 0.5 * unit.cache_bytes)
 
 
-def tiled_gemm(m, op, active, unit, rate, eff, memory_s, dequantize_s):  # type: ignore[no-untyped-def]
+def tiled_gemm(
+    m: float,
+    op: OpRow,
+    active: float,
+    unit: UnitRow,
+    rate: float,
+    eff: Efficiency,
+    memory_s: float,
+    dequantize_s: float,
+) -> tuple[float, float, float]:
     """The best tile and split: soft maximum of tile waves, main memory and cache.
 
     Waves: ceil(tiles split / cores), each 2 tm tn k / split FLOPs on one core, and a fill. Cache: every tile streams
-    its (tm + tn) k operands, shared by `multicast` neighbours. Memory is saturated only by enough cores at work along n. `m` is the rows of one group.
+    its (tm + tn) k operands, shared by `multicast` neighbours. Memory is saturated only by enough cores at work along n.
+    `m` is the rows of one group.
     """
     best = math.inf
     best_compute = 0.0
     best_cache = 0.0
-    core_rate = rate * eff.gemm_compute / unit.count
+    core_rate = rate * eff.gemm_compute / unit.cores
     cache_rate = unit.cache_bytes_per_s * eff.cache_bandwidth
     for tile_m, tile_n in TILES:
         if (tile_m > unit.tile_m or tile_n > unit.tile_n) and not (tile_m == 16.0 and tile_n == 64.0):
@@ -157,9 +176,9 @@ def tiled_gemm(m, op, active, unit, rate, eff, memory_s, dequantize_s):  # type:
         tiles = active * math.ceil(m / tm) * columns
         for split in SPLITS:
             depth = math.ceil(op.k / split)
-            if split > 1.0 and (depth < 128.0 or tiles * split > 4.0 * unit.count):
+            if split > 1.0 and (depth < 128.0 or tiles * split > 4.0 * unit.cores):
                 break
-            waves = math.ceil(tiles * split / unit.count)
+            waves = math.ceil(tiles * split / unit.cores)
             compute = waves * (2.0 * tm * tn * depth / core_rate + eff.fill_s) + dequantize_s * math.ceil(m / tm)
             cache = 0.0
             if cache_rate > 0.0:
@@ -167,7 +186,7 @@ def tiled_gemm(m, op, active, unit, rate, eff, memory_s, dequantize_s):  # type:
                 if split > 1.0:
                     streamed += split * active * m * op.n * 8.0
                 cache = streamed / cache_rate
-            reach = min(1.0, active * columns * split / (eff.saturating_share * unit.count))
+            reach = min(1.0, active * columns * split / (eff.saturating_share * unit.cores))
             memory = memory_s / reach
             if max(compute, memory, cache) >= best:
                 continue
@@ -179,7 +198,7 @@ def tiled_gemm(m, op, active, unit, rate, eff, memory_s, dequantize_s):  # type:
     return best, best_compute, best_cache
 
 
-def collective_time(op, link, message: float, ideal: float) -> float:  # type: ignore[no-untyped-def]
+def collective_time(op: OpRow, link: LinkRow, message: float, ideal: float) -> float:
     """Alpha-beta time of a collective over p ranks whose full message is `message` bytes per rank.
 
     All-reduce: the cheaper of one-shot (a, (p - 1) m / b) and ring (2 (p - 1) hops, 2 (p - 1) / p m / b); all-gather and
@@ -205,25 +224,25 @@ def collective_time(op, link, message: float, ideal: float) -> float:  # type: i
     return latency + message / link.bytes_per_s
 
 
-def op_on_unit(  # type: ignore[no-untyped-def]
-    op,
-    rows,
-    flops,
-    weight,
-    cache,
-    activation,
-    sequences,
-    query,
-    context,
-    unit,
-    rate,
-    bandwidth,
-    at,
-    place,
-    eff,
-    times,
-    record,
-):
+def op_on_unit(
+    op: OpRow,
+    rows: float,
+    flops: float,
+    weight: float,
+    cache: float,
+    activation: float,
+    sequences: float,
+    query: float,
+    context: float,
+    unit: UnitRow,
+    rate: float,
+    bandwidth: Floats,
+    at: int,
+    place: Floats,
+    eff: Efficiency,
+    times: Floats,
+    record: Floats,
+) -> float:
     """Seconds of one execution of an op on one unit, without launch; `record` gets compute and cache terms. -1: cannot.
 
     The soft maximum of compute, of the slowest memory and of the cache. GEMM: the cheaper of the tiled and the
@@ -279,7 +298,7 @@ def op_on_unit(  # type: ignore[no-untyped-def]
         if query > 1.0:
             blocks = sequences * op.heads * math.ceil(query / eff.query_tile)
             padded = math.ceil(query / eff.query_tile) * eff.query_tile / query
-            waves = math.ceil(blocks / unit.count) * unit.count / blocks
+            waves = math.ceil(blocks / unit.cores) * unit.cores / blocks
             compute = flops * padded * waves / (rate * eff.attention_compute)
         else:
             group = max(1.0, op.heads / max(1.0, op.kv_heads))
@@ -288,7 +307,7 @@ def op_on_unit(  # type: ignore[no-untyped-def]
             length = context / sequences
             splits = max(1.0, length / eff.split_tokens)
             memory_s *= math.ceil(length / eff.context_tile) * eff.context_tile / length
-            memory_s /= min(1.0, sequences * op.kv_heads * splits / (eff.attention_share * unit.count))
+            memory_s /= min(1.0, sequences * op.kv_heads * splits / (eff.attention_share * unit.cores))
         record[R_COMPUTE] = compute
         record[R_CACHE] = cache_s
         return eff.attention_floor_s + soft_maximum(compute, memory_s / eff.attention_bandwidth, cache_s, eff.sharpness)

@@ -59,6 +59,10 @@ PLACE_WEIGHT, PLACE_CACHE, PLACE_ACTIVATION, NUM_PLACES = range(4)
 S_TTFT, S_TPOT, S_PREFILL_J, S_STEP_J, S_FAILED, S_PREFILL_DEVICE, S_STEP_DEVICE, NUM_STATIC = range(8)
 
 
+Floats = Any
+"""A list of floats for the interpreter, an array for Numba."""
+
+
 class OpRow(NamedTuple):
     """Everything of an op that does not depend on the step."""
 
@@ -91,7 +95,7 @@ class OpRow(NamedTuple):
 class UnitRow(NamedTuple):
     """A compute unit of one rank."""
 
-    count: float
+    cores: float
     tile_m: float
     tile_n: float
     reuse_rows: float

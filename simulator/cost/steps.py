@@ -5,6 +5,8 @@ In the subset of Python that Numba compiles, as `simulator.cost.kernels`. `t` is
 
 from __future__ import annotations
 
+from typing import Any
+
 from simulator.cost.kernels import attended_pairs, collective_time, op_on_unit, quantity, read_context
 from simulator.cost.layout import (
     ACTIVATION_BYTES,
@@ -31,10 +33,14 @@ from simulator.cost.layout import (
     R_UNIT,
     ROWS,
     WEIGHT_BYTES,
+    Floats,
+    HostRow,
+    Scratch,
+    Tables,
 )
 
 
-def add_collective(i, tokens, sequences, sampled, t, record):  # type: ignore[no-untyped-def]
+def add_collective(i: int, tokens: float, sequences: float, sampled: float, t: Tables, record: Floats) -> None:
     """Adds a collective (all its repeats) to `record`."""
     op = t.ops[i]
     link = t.links[i]
@@ -51,7 +57,17 @@ def add_collective(i, tokens, sequences, sampled, t, record):  # type: ignore[no
     record[R_KERNELS] += op.repeat
 
 
-def add_op(i, tokens, sequences, sampled, pairs, context, t, s, record):  # type: ignore[no-untyped-def]
+def add_op(
+    i: int,
+    tokens: float,
+    sequences: float,
+    sampled: float,
+    pairs: float,
+    context: float,
+    t: Tables,
+    s: Scratch,
+    record: Floats,
+) -> bool:
     """Adds an op (all its repeats) to `record` on the unit that finishes it first; False if none can run it.
 
     Dynamic power above what the power limit leaves over static power stretches the op: the clock that the limit sustains.
@@ -80,9 +96,24 @@ def add_op(i, tokens, sequences, sampled, pairs, context, t, s, record):  # type
         s.trial[R_COMPUTE] = 0.0
         s.trial[R_CACHE] = 0.0
         time = op_on_unit(
-            op, rows, flops, weight, cache, activation, sequences, query, context, unit, rate, t.bandwidth, u * memories, t.place,
-            t.efficiency, s.times, s.trial,
-        )  # fmt: skip
+            op,
+            rows,
+            flops,
+            weight,
+            cache,
+            activation,
+            sequences,
+            query,
+            context,
+            unit,
+            rate,
+            t.bandwidth,
+            u * memories,
+            t.place,
+            t.efficiency,
+            s.times,
+            s.trial,
+        )
         if time < 0.0:
             continue
         launch = unit.launch_s * op.kernels
@@ -116,11 +147,12 @@ def add_op(i, tokens, sequences, sampled, pairs, context, t, s, record):  # type
     return True
 
 
-def time_step(chosen, slices, t, s):  # type: ignore[no-untyped-def]
+def time_step(chosen: Any, slices: Any, t: Tables, s: Scratch) -> int:
     """Times ops of one step into `s.records` (a row per op, cleared first); returns the first that no unit runs, or -1.
 
     `slices`: rows of (sequences, query, past, source, sampled). Attention is timed slice by slice, everything else on
-    the step as a whole. `chosen`: indices of the ops to time; rows of the others keep what they held. `s.totals` gets the sum of the ops timed.
+    the step as a whole. `chosen`: indices of the ops to time; rows of the others keep what they held. `s.totals` gets the
+    sum of the ops timed.
     """
     failed = -1
     totals = s.totals
@@ -158,9 +190,9 @@ def time_step(chosen, slices, t, s):  # type: ignore[no-untyped-def]
     return failed
 
 
-def step_seconds(totals, host, sequences, decoding):  # type: ignore[no-untyped-def]
+def step_seconds(totals: Floats, host: HostRow, sequences: float, decoding: bool) -> float:
     """Seconds of a step: the device or the host's launches, whichever is slower, then what the device waits for."""
     graph = host.graph_decode if decoding else host.graph_prefill
     issue = 0.0 if graph > 0.0 else totals[R_KERNELS] * host.kernel_s
     waited = host.step_s if decoding else host.prefill_s
-    return max(totals[R_TIME], issue) + waited + host.per_sequence_s * sequences
+    return float(max(totals[R_TIME], issue) + waited + host.per_sequence_s * sequences)

@@ -135,13 +135,18 @@ def usable_dtype(dtype: str, unit: Unit) -> str | None:
 
 
 def check_runnable(table: Table, graph: Graph, machine: Machine) -> None:
-    """Raises UnsupportedError if no unit can run some op at all."""
+    """Raises UnsupportedError if no unit can run some op at all: for its kind of work, or for its number format."""
     for op, rates in zip(table.ops, table.rates, strict=True):
-        if op.kind != "collective" and not any(rates):
+        if op.kind == "collective" or any(rates):
+            continue
+        able = [unit for unit in machine.units if _runs(op, unit)]
+        if not able:
             raise UnsupportedError(
-                f"{op.kind} in {op.dtype} ('{op.name}' of {graph.name}) on {machine.name}",
-                sorted({dtype for unit in machine.units for dtype in unit.peak_flop_per_s}),
+                f"'{op.name}' of {graph.name}: no unit of {machine.name} runs {op.kind} work, and it alone",
+                ["a system that has this device as a part (`ridgeline list hardware`)"],
             )
+        formats = sorted({dtype for unit in able for dtype in unit.peak_flop_per_s})
+        raise UnsupportedError(f"{op.dtype} arithmetic of '{op.name}' of {graph.name} on {machine.name}", formats)
 
 
 def _op_row(op: Op, engine: Engine) -> OpRow:
@@ -220,7 +225,7 @@ def _covers(other: Unit, unit: Unit, op: Op) -> bool:
 
 
 def _joules(op: Op, unit: Unit, machine: Machine) -> float:
-    """J/FLOP in the format used: the file's, else scaled by bits from another format's, else 40% of the dynamic power at peak."""
+    """J/FLOP in the format used: the file's, or scaled by bits from another's, or 40% of the dynamic power at peak."""
     dtype = usable_dtype(op.dtype, unit)
     if dtype is None:
         return 0.0
@@ -244,13 +249,11 @@ def _unit_row(unit: Unit, machine: Machine, launch_s: float | None) -> UnitRow:
         default=max(unit.peak_flop_per_s.values()),
     )
     caches = [
-        (position, memory)
-        for position, memory in enumerate(machine.memories)
-        if memory.part == unit.part and memory.kind in ("cache", "scratchpad")
+        memory for memory in machine.memories if memory.part == unit.part and memory.kind in ("cache", "scratchpad")
     ]
-    position, last = max(caches, key=lambda pair: pair[1].capacity_bytes, default=(-1, None))
+    last = max(caches, key=lambda memory: memory.capacity_bytes, default=None)
     return UnitRow(
-        count=unit.count,
+        cores=unit.count,
         tile_m=float(unit.tile[0]),
         tile_n=float(unit.tile[1]),
         reuse_rows=unit.reuse_rows,

@@ -81,7 +81,7 @@ class Routing:
     """Which part of the experts' weights a step touches, when each token goes to `top_k` of `experts`."""
 
     experts: int
-    top_k: int
+    top_k: float
 
     def touched(self, tokens: float) -> float:
         """Expected number of distinct experts that `tokens` independent tokens reach: E (1 - (1 - k/E)^T).
@@ -89,7 +89,8 @@ class Routing:
         >>> round(Routing(8, 2).touched(1), 6), round(Routing(8, 2).touched(1e6), 6)
         (2.0, 8.0)
         """
-        return self.experts * (1.0 - (1.0 - min(1.0, self.top_k / self.experts)) ** tokens)
+        missed: float = (1.0 - min(1.0, self.top_k / self.experts)) ** tokens
+        return self.experts * (1.0 - missed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +192,7 @@ class Graph:
         )
 
     def active_parameters(self) -> float:
-        """Weights that one token uses: routed experts count by top_k / experts; embeddings that are only looked up do not."""
+        """Weights that one token uses: routed experts count by top_k / experts, looked-up embeddings do not."""
         total = 0.0
         for op in self.ops:
             share = op.routing.top_k / op.routing.experts if op.routing else 1.0

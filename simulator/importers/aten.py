@@ -80,9 +80,7 @@ REDUCTIONS: dict[str, float] = {
 }  # fmt: skip
 """FLOPs per element (of the input, or of the result where that is larger) of work that is a kernel of its own."""
 
-POOLS = frozenset(
-    _words("max_pool1d max_pool2d max_pool3d max_pool2d_with_indices avg_pool1d avg_pool2d avg_pool3d")
-)
+POOLS = frozenset(_words("max_pool1d max_pool2d max_pool3d max_pool2d_with_indices avg_pool1d avg_pool2d avg_pool3d"))
 
 Arguments = Mapping[str, Any]
 Counter = Callable[[Ledger, str, Arguments, Value], None]

@@ -94,9 +94,7 @@ def _gemm(ledger: Ledger, name: str, inputs: Inputs, outputs: list[Value], attri
 
 
 def _convolution(weight: int, bias: int, transposed: bool) -> Counter:
-    def count(
-        ledger: Ledger, name: str, inputs: Inputs, outputs: list[Value], attributes: Mapping[str, Any]
-    ) -> None:
+    def count(ledger: Ledger, name: str, inputs: Inputs, outputs: list[Value], attributes: Mapping[str, Any]) -> None:
         ledger.convolution(
             name, _required(name, inputs, 0), _required(name, inputs, weight), outputs[0], attributes.get("group", 1),
             _optional(inputs, bias), transposed=transposed,
@@ -123,9 +121,7 @@ def _attention(ledger: Ledger, name: str, inputs: Inputs, outputs: list[Value], 
 
 
 def _recurrent(gates: int) -> Counter:
-    def count(
-        ledger: Ledger, name: str, inputs: Inputs, outputs: list[Value], attributes: Mapping[str, Any]
-    ) -> None:
+    def count(ledger: Ledger, name: str, inputs: Inputs, outputs: list[Value], attributes: Mapping[str, Any]) -> None:
         source, matrix, recurrent = (_required(name, inputs, index) for index in range(3))
         bias = _optional(inputs, 3)
         weights = [matrix, recurrent, *([bias] if bias is not None else [])]

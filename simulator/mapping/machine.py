@@ -15,7 +15,7 @@ from pathlib import Path
 from simulator import catalog
 from simulator.errors import Problem, SpecError, shorten
 from simulator.spec.hardware import ComputeUnit, DeviceSpec, Link, Memory, Role, Sourced, SystemSpec
-from simulator.spec.loader import load, read_mapping
+from simulator.spec.loader import Spec, load, read_mapping
 
 _RUNS: dict[str, tuple[str, ...]] = {
     "matrix": ("gemm", "gemv", "attention"),
@@ -353,7 +353,7 @@ def _collect(value: object, place: str, keys: set[str], found: list[str]) -> Non
         for inner in value:
             label = getattr(inner, "name", None)
             _collect(inner, f"{place}.{label}" if label else place, keys, found)
-    elif hasattr(type(value), "model_fields"):
+    elif isinstance(value, Spec):
         for key in type(value).model_fields:
             if key not in ("name", "sources"):
                 _collect(getattr(value, key), f"{place}.{key}", keys, found)

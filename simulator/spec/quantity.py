@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer, ValidationInfo, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from simulator import units
 from simulator.errors import UnitError, close_matches
@@ -70,32 +71,39 @@ def _source(key: str | None, raw: str, info: ValidationInfo) -> str:
     return str(chosen)
 
 
-def _kind(dimension: units.Dimension, *, zero: bool = False) -> Any:
-    example = units._NAMES[dimension][1]
-    return Annotated[
-        Sourced,
-        BeforeValidator(partial(_read, dimension, zero)),
-        PlainSerializer(lambda quantity: f"{quantity.text} @{quantity.source}", return_type=str),
-        WithJsonSchema(
-            {
-                "type": ["string", "number"],
-                "description": f"{units.describe(dimension)}",
-                "examples": [f"{example} @ds"],
-            }
-        ),
-    ]
+class Reads:
+    """Marks a field as a number of one dimension: how pydantic reads, writes and documents it."""
+
+    def __init__(self, dimension: units.Dimension, *, zero: bool = False) -> None:
+        self.dimension, self.zero = dimension, zero
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Read by `_read`, written back as text with its source."""
+        written = core_schema.plain_serializer_function_ser_schema(_written, return_schema=core_schema.str_schema())
+        return core_schema.with_info_plain_validator_function(
+            partial(_read, self.dimension, self.zero), serialization=written
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """A string with an example, or a plain number."""
+        example = f"{units.example(self.dimension)} @ds"
+        return {"type": ["string", "number"], "description": units.describe(self.dimension), "examples": [example]}
 
 
-Count = _kind(units.NUMBER)
-Fraction = _kind(units.NUMBER, zero=True)
-Capacity = _kind(units.CAPACITY)
-Size = _kind(units.CAPACITY, zero=True)
-Bandwidth = _kind(units.BANDWIDTH)
-ComputeRate = _kind(units.COMPUTE_RATE)
-Time = _kind(units.TIME, zero=True)
-Frequency = _kind(units.FREQUENCY)
-Power = _kind(units.POWER, zero=True)
-EnergyPerByte = _kind(units.ENERGY_PER_BYTE, zero=True)
-EnergyPerFlop = _kind(units.ENERGY_PER_FLOP, zero=True)
-Money = _kind(units.MONEY, zero=True)
-MoneyPerTime = _kind(units.MONEY_PER_TIME, zero=True)
+def _written(quantity: Sourced) -> str:
+    return f"{quantity.text} @{quantity.source}"
+
+
+Count = Annotated[Sourced, Reads(units.NUMBER)]
+Fraction = Annotated[Sourced, Reads(units.NUMBER, zero=True)]
+Capacity = Annotated[Sourced, Reads(units.CAPACITY)]
+Size = Annotated[Sourced, Reads(units.CAPACITY, zero=True)]
+Bandwidth = Annotated[Sourced, Reads(units.BANDWIDTH)]
+ComputeRate = Annotated[Sourced, Reads(units.COMPUTE_RATE)]
+Time = Annotated[Sourced, Reads(units.TIME, zero=True)]
+Frequency = Annotated[Sourced, Reads(units.FREQUENCY)]
+Power = Annotated[Sourced, Reads(units.POWER, zero=True)]
+EnergyPerByte = Annotated[Sourced, Reads(units.ENERGY_PER_BYTE, zero=True)]
+EnergyPerFlop = Annotated[Sourced, Reads(units.ENERGY_PER_FLOP, zero=True)]
+Money = Annotated[Sourced, Reads(units.MONEY, zero=True)]
+MoneyPerTime = Annotated[Sourced, Reads(units.MONEY_PER_TIME, zero=True)]

@@ -113,8 +113,8 @@ def _shard_experts(op: Op, parallelism: Parallelism) -> Op:
 
     With data parallelism below expert parallelism, the tokens of all dp replicas meet at the experts.
     """
-    ep, assert_routing = parallelism.ep, op.routing
-    assert assert_routing is not None
+    ep, routing = parallelism.ep, op.routing
+    assert routing is not None
     inner = max(1, parallelism.tp // ep)
     replicas = max(1.0, ep / parallelism.tp)
     rows = op.rows * (replicas / ep)
@@ -136,9 +136,7 @@ def _shard_experts(op: Op, parallelism: Parallelism) -> Op:
         n=width[0],
         k=width[1],
         groups=max(1, op.groups // ep),
-        routing=Routing(assert_routing.experts // ep, assert_routing.top_k)
-        if ep == 1
-        else _local(assert_routing, ep, replicas),
+        routing=Routing(routing.experts // ep, routing.top_k) if ep == 1 else _local(routing, ep, replicas),
     )
 
 
@@ -149,7 +147,7 @@ def _local(routing: Routing, ep: int, replicas: float) -> Routing:
     so the local routing keeps that ratio.
     """
     local_experts = routing.experts // ep
-    return Routing(local_experts, routing.top_k * replicas * local_experts / routing.experts)  # type: ignore[arg-type]
+    return Routing(local_experts, routing.top_k * replicas * local_experts / routing.experts)
 
 
 def _shard_tensor(tensor: Tensor, share: float, kv_share: float) -> Tensor:

@@ -202,11 +202,17 @@ def _draw_ridges(figure: Any, limits: Sequence[Roof], axes: Axes, labels: Labels
 def _draw_points(figure: Any, drawn: Sequence[Point], axes: Axes) -> None:
     ordered = sorted(drawn, key=lambda point: (point.block == "exchange", -point.share))
     blocks = list(dict.fromkeys(point.block for point in ordered))
-    colors = {block: PALETTE[position % len(PALETTE)] for position, block in enumerate(blocks)}
-    colors["exchange"] = "#555555"
+    named = blocks if len(blocks) <= len(PALETTE) else [*blocks[: len(PALETTE) - 1], "others"]
+    colors = dict(zip(named, PALETTE, strict=False)) | {"exchange": "#555555", "others": "#999999"}
     for phase in ("prefill", "decode"):
-        for block in blocks:
-            chosen = [p for p in drawn if (p.phase, p.block) == (phase, block) and math.log10(p.flop_per_s) > axes.y[0]]
+        for block in named:
+            chosen = [
+                point
+                for point in drawn
+                if point.phase == phase
+                and (point.block if point.block in named else "others") == block
+                and math.log10(point.flop_per_s) > axes.y[0]
+            ]
             if not chosen:
                 continue
             figure.add_scatter(

@@ -23,7 +23,7 @@ def write_figure(figure: Any, path: Path) -> None:
     if path.suffix == ".png":
         _write_png(figure, path)
     else:
-        figure.write_html(path, include_plotlyjs=True, full_html=True)
+        figure.write_html(path, include_plotlyjs=True, full_html=True, config={"displaylogo": False})
 
 
 def _write_png(figure: Any, path: Path) -> None:

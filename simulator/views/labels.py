@@ -29,10 +29,12 @@ class Axes:
 
     @property
     def wide(self) -> float:
+        """Pixels across the plot."""
         return float(WIDTH - MARGIN["l"] - MARGIN["r"])
 
     @property
     def high(self) -> float:
+        """Pixels up the plot."""
         return float(HEIGHT - MARGIN["t"] - MARGIN["b"])
 
     @property

@@ -41,6 +41,11 @@ def run(model: Model, machine: Machine, engine: Engine, calibration: Knobs | Cal
 SHAPES = st.tuples(BATCHES, PROMPTS, OUTPUTS)
 
 
+def one_placement(machine: Machine) -> bool:
+    """With several memories the placement is that of the whole run that ends first, so only its end has to be monotone."""
+    return "far" not in {memory.name for memory in machine.memories}
+
+
 @given(models(), machines(roomy=True), engines(), calibrations(), SHAPES, FACTORS)
 def test_bandwidth_never_slows(
     model: Model, machine: Machine, engine: Engine, calibration: Knobs, shape: tuple[int, int, int], factor: float
@@ -107,9 +112,10 @@ def test_a_larger_batch_is_never_faster(
     batch, prompt, output = shape
     predictor = make_predictor(model, machine, engine, calibration)
     before, after = predictor.predict(batch, prompt, output), predictor.predict(batch + more, prompt, output)
-    assert after.ttft_s * SLACK >= before.ttft_s
-    assert after.tpot_s * SLACK >= before.tpot_s
     assert after.e2el_s * SLACK >= before.e2el_s
+    if one_placement(machine):
+        assert after.ttft_s * SLACK >= before.ttft_s
+        assert after.tpot_s * SLACK >= before.tpot_s
 
 
 @given(models(), machines(), engines(), calibrations(), SHAPES, st.integers(1, 70))
@@ -136,9 +142,10 @@ def test_a_longer_prompt_is_never_faster(
     batch, prompt, output = shape
     predictor = make_predictor(model, machine, engine, calibration)
     before, after = predictor.predict(batch, prompt, output), predictor.predict(batch, prompt + more, output)
-    assert after.ttft_s * SLACK >= before.ttft_s
-    assert after.tpot_s * SLACK >= before.tpot_s
     assert after.e2el_s * SLACK >= before.e2el_s
+    if one_placement(machine):
+        assert after.ttft_s * SLACK >= before.ttft_s
+        assert after.tpot_s * SLACK >= before.tpot_s
     assert after.memory_bytes * SLACK >= before.memory_bytes
 
 
@@ -150,8 +157,9 @@ def test_a_longer_answer_is_never_faster(
     predictor = make_predictor(model, machine, engine, calibration)
     before, after = predictor.predict(batch, prompt, output), predictor.predict(batch, prompt, output + more)
     assert after.e2el_s * SLACK >= before.e2el_s
-    assert output == 1 or after.tpot_s * SLACK >= before.tpot_s
-    assert after.ttft_s == pytest.approx(before.ttft_s)
+    if one_placement(machine):
+        assert output == 1 or after.tpot_s * SLACK >= before.tpot_s
+        assert after.ttft_s == pytest.approx(before.ttft_s)
 
 
 STEP_SHAPES = st.tuples(st.integers(1, 300), st.sampled_from([1, 1, 2, 5, 64, 130, 700]), st.integers(0, 9000))
