@@ -36,7 +36,14 @@ def spec_class(kind: str) -> type[Spec]:
 def schema(kind: str) -> dict[str, Any]:
     """The JSON Schema of a kind of file."""
     body = spec_class(kind).model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_untitled(body)}
+
+
+def _untitled(value: Any) -> Any:
+    """Without the titles that pydantic makes from names: they say nothing, and differ between its versions."""
+    if isinstance(value, dict):
+        return {key: _untitled(inner) for key, inner in value.items() if key != "title" or not isinstance(inner, str)}
+    return [_untitled(inner) for inner in value] if isinstance(value, list) else value
 
 
 def schema_text(kind: str) -> str:

@@ -239,3 +239,12 @@ def test_the_small_network_runs_anywhere() -> None:
     answer = run(SMALL, machine, load_engine("ideal"), find_calibration(machine), (1, 8, 2))
     assert answer.fits
     assert answer.e2el_s > 0
+
+
+@pytest.mark.parametrize("batch", [1, 20, 54, 55, 56, 109, 110, 111])
+def test_a_batch_that_takes_turns_is_not_faster(batch: int) -> None:
+    """One sequence more than the cache holds does not shorten the mean wait of the others."""
+    scenario = Scenario("llama-3.1-8b", "a100-sxm4-80gb", batch, 8000, 20, engine="vllm")
+    before, after = predict(scenario), predict(scenario.with_(batch=batch + 1))
+    assert after.e2el_s * SLACK >= before.e2el_s
+    assert (batch + 1) / after.output_tokens_per_s * SLACK >= batch / before.output_tokens_per_s
