@@ -15,9 +15,9 @@ from simulator.cost.layout import (
     R_TIME,
     R_UNIT,
 )
-from simulator.cost.runner import Runner, Shares, StaticBatch
+from simulator.cost.runner import Runner, Shares
 from simulator.graph.step import Slice, Step
-from simulator.result import OpCost
+from simulator.result import OpCost, Prediction
 
 if TYPE_CHECKING:
     from simulator.predict import Predictor
@@ -30,24 +30,6 @@ def terms(runner: Runner, row: Sequence[float]) -> dict[str, float]:
         found[f"memory {name}"] = row[R_MEMORY + position]
     found |= {"cache": row[R_CACHE], "link": row[R_LINK], "launch": row[R_LAUNCH]}
     return found
-
-
-def dominant(
-    runner: Runner,
-    prefill: Sequence[float],
-    decode: Sequence[float],
-    micro_steps: float,
-    steps: float,
-    static: StaticBatch,
-) -> str:
-    """The term that takes most of a run of one prefill and so many decode steps; `host` is what the device waits for."""
-    summed: dict[str, float] = {}
-    for row, weight in ((prefill, 1.0), (decode, micro_steps)):
-        for name, seconds in terms(runner, row).items():
-            summed[name] = summed.get(name, 0.0) + seconds * weight
-    waited = static.ttft_s - static.prefill_device_s + (static.tpot_s - static.step_device_s) * steps
-    summed["host"] = max(0.0, waited)
-    return max(summed, key=lambda name: summed[name])
 
 
 def explain_ops(
@@ -101,21 +83,23 @@ def _costs(runner: Runner, phase: str, step: Step) -> list[OpCost]:
     return found
 
 
-def what_helps(ops: Sequence[OpCost], bound: str) -> str:
-    """One sentence: the largest bound of the slowest phase, and the change that would shrink it most."""
-    if not ops:
-        return "Nothing was computed."
-    by_bound: dict[tuple[str, str], float] = {}
+def what_helps(prediction: Prediction) -> str:
+    """One sentence: the largest bound of the phase that takes longer, and the change that would shrink it most."""
+    ops = prediction.ops()
+    decode_s = prediction.e2el_s - prediction.ttft_s
+    phase = "decode" if decode_s > prediction.ttft_s else "prefill"
+    by_bound: dict[str, float] = {}
     for op in ops:
-        by_bound[op.phase, op.bound] = by_bound.get((op.phase, op.bound), 0.0) + op.share
-    phase = "decode" if any(op.phase == "decode" for op in ops) else "prefill"
-    largest = max((key for key in by_bound if key[0] == phase), key=lambda key: by_bound[key])
-    slowest = max((op for op in ops if (op.phase, op.bound) == largest), key=lambda op: op.time_s)
-    share = by_bound[largest]
-    start = f"{share:.0%} of a {phase} step is bound by {largest[1]}, most of it in {slowest.op}"
-    if bound == "host":
-        start = f"Most of the time the device waits for the host; on the device itself, {start[0].lower()}{start[1:]}"
-    return f"{start}: {_REMEDY.get(largest[1].split()[0], _REMEDY['memory'])}"
+        if op.phase == phase:
+            by_bound[op.bound] = by_bound.get(op.bound, 0.0) + op.share
+    if not by_bound:
+        return "Nothing was computed."
+    largest = max(by_bound, key=lambda name: by_bound[name])
+    slowest = max((op for op in ops if (op.phase, op.bound) == (phase, largest)), key=lambda op: op.time_s)
+    start = f"{by_bound[largest]:.0%} of a {phase} step is bound by {largest}, most of it in {slowest.op}"
+    if prediction.bound == "host":
+        start = f"Most of the time the device waits for the host; on the device itself, {start}"
+    return f"{start}: {_REMEDY[largest.split()[0]]}"
 
 
 _REMEDY = {

@@ -20,7 +20,7 @@ from simulator.graph.op import Graph
 from simulator.mapping.footprint import CacheSize, cache_size, weight_bytes, workspace_rows
 from simulator.mapping.place import Need, Placement, Placer, Policy
 from simulator.result import Prediction
-from simulator.run import BatchRun
+from simulator.run import BatchRun, Turn
 from simulator.scenario import Resolved, Scenario, check_lengths, named_files, resolve
 from simulator.techniques.parallel import shard, stage_share
 
@@ -99,55 +99,77 @@ class Predictor:
         replica = math.ceil(batch / parallelism.dp)
         start, generated, source = self.lengths(prompt, output)
         need = self.need(replica, start, start + generated, source)
-        turns, running = self.turns(need, replica)
-        at_once = need if turns == 1 else self.need(running, start, start + generated, source)
-        placement, static = self._fastest(at_once, running, start, generated, source)
-        prefill = tuple(self.runner.scratch.prefill)
-        decode = tuple(self.runner.scratch.decode)
-        side_s, side_j = self._sides(running, source or float(prompt), scenario.images, placement.shares)
-        one_turn = static.ttft_s + side_s + static.tpot_s * (generated - 1)
-        makespan = turns * one_turn
-        ttft = static.ttft_s + side_s + (turns - 1) / 2 * one_turn
-        groups = parallelism.tp * parallelism.dp * turns
-        prefill_j = (static.prefill_j + side_j) * groups
-        energy_j = prefill_j + static.step_j * (generated - 1) * groups
+        turns = self._turns(need, replica, start, generated, source)
+        placement = turns[0].placement
+        makespan = waited = prefill_j = energy_j = tpot = 0.0
+        for turn in turns:
+            seconds = turn.first_s + turn.static.tpot_s * (generated - 1)
+            sequences = turn.repeats * turn.sequences
+            waited += sequences * (makespan + turn.first_s + (turn.repeats - 1) / 2 * seconds)
+            tpot += sequences * turn.static.tpot_s
+            makespan += turn.repeats * seconds
+            prefill_j += turn.repeats * (turn.static.prefill_j + turn.side_j)
+            energy_j += turn.repeats * turn.static.step_j * (generated - 1)
+        ttft, tpot = waited / replica, tpot / replica
+        groups = parallelism.tp * parallelism.dp
+        prefill_j *= groups
+        energy_j = energy_j * groups + prefill_j
         rate = batch * generated / makespan
         power = energy_j / makespan
         devices = parallelism.devices
+        count = sum(turn.repeats for turn in turns)
         return Prediction(
             scenario=replace(scenario, batch=batch, input_tokens=prompt, output_tokens=output),
             ttft_s=ttft,
-            tpot_s=static.tpot_s,
-            e2el_s=ttft + static.tpot_s * (generated - 1),
+            tpot_s=tpot,
+            e2el_s=ttft + tpot * (generated - 1),
             output_tokens_per_s=rate,
             total_tokens_per_s=batch * (generated + (prompt if model.decode else 0)) / makespan,
             weight_bytes=need.weight * devices,
             kv_bytes=need.cache * devices,
             activation_bytes=need.activation * devices,
             capacity_bytes=placement.capacity_bytes * devices,
-            fits=placement.fits and turns == 1,
+            fits=placement.fits and count == 1,
             prefill_energy_j=prefill_j,
             energy_j=energy_j,
             energy_j_per_output_token=energy_j / (batch * generated),
             power_w=power,
             usd_per_million_output_tokens=self.usd_per_million_tokens(rate, power),
             devices=devices,
-            turns=turns,
-            run=BatchRun(
-                self,
-                running,
-                start,
-                generated,
-                source,
-                turns,
-                need,
-                placement,
-                static,
-                prefill,
-                decode,
-                side_j * groups,
-            ),
+            turns=count,
+            run=BatchRun(self, turns, start, generated, source, need),
         )
+
+    def _turns(self, need: Need, batch: int, prompt: float, output: int, source: float) -> tuple[Turn, ...]:
+        """The batch at once; or, when not all its caches fit, as many turns of all that fit and one of the rest."""
+        at_once = batch
+        if need.total > self.placer.capacity_bytes and need.cache > 0.0 and not self.resolved.engine.ideal:
+            at_once = self._most_at_once(batch, prompt, prompt + output, source)
+        full, rest = divmod(batch, at_once)
+        turns = [self._turn(at_once, full, prompt, output, source)]
+        if rest:
+            turns.append(self._turn(rest, 1, prompt, output, source))
+        return tuple(turns)
+
+    def _most_at_once(self, batch: int, prompt: float, total: float, source: float) -> int:
+        """The largest batch whose tensors fit; 1 if none does."""
+        low, high = 1, batch
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.need(middle, prompt, total, source).total <= self.placer.capacity_bytes:
+                low = middle
+            else:
+                high = middle
+        return low
+
+    def _turn(self, sequences: int, repeats: int, prompt: float, output: int, source: float) -> Turn:
+        need = self.need(sequences, prompt, prompt + output, source)
+        placement, static = self._fastest(need, sequences, prompt, output, source)
+        scratch = self.runner.scratch
+        prefill, decode = tuple(scratch.prefill), tuple(scratch.decode)
+        scenario = self.resolved.scenario
+        side_s, side_j = self._sides(sequences, source, scenario.images, placement.shares)
+        return Turn(sequences, repeats, placement, static, static.ttft_s + side_s, side_j, prefill, decode)
 
     def lengths(self, prompt: int, output: int) -> tuple[float, int, float]:
         """Tokens of the decoder's prompt, tokens it generates, and source tokens of its cross-attention."""
@@ -165,15 +187,6 @@ class Predictor:
         for const, per_token, per_sequence, per_sampled, _, _ in self.workspace:
             activation = max(activation, const + per_token * tokens + (per_sequence + per_sampled) * sequences)
         return Need(self.weights, batch * self.cache.bytes_of(total_tokens, source), activation)
-
-    def turns(self, need: Need, batch: int) -> tuple[int, int]:
-        """Turns that a batch takes, and the sequences of one turn, when not all caches fit at once."""
-        free = max(0.0, self.placer.capacity_bytes - need.weight - need.activation)
-        if need.cache <= free or self.resolved.engine.ideal:
-            return 1, batch
-        at_once = max(1, math.floor(batch * free / need.cache))
-        turns = math.ceil(batch / at_once)
-        return turns, math.ceil(batch / turns)
 
     def _fastest(
         self, need: Need, batch: int, prompt: float, output: int, source: float

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from simulator.advice import what_would_fit
 from simulator.cost.layout import R_CACHE_J, R_COMPUTE_J, R_ENERGY, R_LINK_J
 from simulator.cost.runner import StaticBatch
-from simulator.explain import dominant, explain_ops
+from simulator.explain import explain_ops, terms
 from simulator.mapping.place import Need, Placement
 from simulator.result import OpCost, Prediction
 
@@ -17,30 +17,48 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
+class Turn:
+    """`repeats` equal batches, one after the other, on one replica. Totals are of one rank and one batch."""
+
+    sequences: int
+    repeats: int
+    placement: Placement
+    static: StaticBatch
+    first_s: float
+    """To the first token, with the encoder and the vision tower."""
+    side_j: float
+    """Energy of encoder and vision tower."""
+    prefill_totals: tuple[float, ...]
+    """All prefill steps, as the cost arithmetic leaves them."""
+    decode_totals: tuple[float, ...]
+    """The mean decode step of one micro-batch."""
+
+
+@dataclass(slots=True)
 class BatchRun:
-    """A static batch on one predictor. Totals are of one rank, as the cost arithmetic leaves them."""
+    """A static batch on one predictor, in one or two kinds of turn."""
 
     predictor: Predictor
-    batch: int
-    """Sequences of one turn on one replica."""
+    turns: tuple[Turn, ...]
     prompt: float
     generated: int
     source: float
-    turns: int
     need: Need
     """Of the whole batch on one rank."""
-    placement: Placement
-    static: StaticBatch
-    prefill_totals: tuple[float, ...]
-    """All prefill steps of one turn."""
-    decode_totals: tuple[float, ...]
-    """The mean decode step of one micro-batch."""
-    side_j: float
-    """Energy of encoder and vision tower."""
 
-    @property
-    def _decode_steps(self) -> float:
-        return (self.generated - 1.0) * min(self.predictor.resolved.parallelism.pp, self.batch)
+    def _micro_steps(self, turn: Turn) -> float:
+        """Decode steps of micro-batches in one batch of a turn."""
+        return (self.generated - 1.0) * min(self.predictor.resolved.parallelism.pp, turn.sequences)
+
+    def _totals(self) -> tuple[float, ...]:
+        """The whole run on one rank of a pipeline's whole length."""
+        return tuple(
+            sum(
+                turn.repeats * (turn.prefill_totals[column] + self._micro_steps(turn) * turn.decode_totals[column])
+                for turn in self.turns
+            )
+            for column in range(len(self.turns[0].prefill_totals))
+        )
 
     def interval(self, prediction: Prediction) -> dict[str, tuple[float, float]]:
         """Times, rates and energy between the ratios that the calibration states."""
@@ -79,46 +97,53 @@ class BatchRun:
         }
 
     def bound(self) -> str:
-        """The term that takes most of the run."""
-        return dominant(
-            self.predictor.runner,
-            self.prefill_totals,
-            self.decode_totals,
-            self._decode_steps,
-            self.generated - 1,
-            self.static,
+        """The term that takes most of the run; `host` is what the device waits for."""
+        found = terms(self.predictor.runner, self._totals())
+        found["host"] = sum(
+            turn.repeats
+            * max(
+                0.0,
+                turn.static.ttft_s
+                - turn.static.prefill_device_s
+                + (turn.static.tpot_s - turn.static.step_device_s) * (self.generated - 1.0),
+            )
+            for turn in self.turns
         )
+        return max(found, key=lambda name: found[name])
 
     def energy_by_component_j(self, prediction: Prediction) -> dict[str, float]:
         """Joules of the run; what the dynamic parts leave is static."""
         parallelism = self.predictor.resolved.parallelism
-        scale = parallelism.tp * parallelism.dp * self.turns
-
-        def run(column: int) -> float:
-            return (self.prefill_totals[column] + self._decode_steps * self.decode_totals[column]) * scale
-
-        parts = {"compute": run(R_COMPUTE_J), "cache": run(R_CACHE_J), "links": run(R_LINK_J)}
-        dynamic = run(R_ENERGY)
-        parts["memory"] = max(0.0, dynamic - sum(parts.values()))
-        if self.side_j:
-            parts["encoder and vision"] = self.side_j
-        parts["static"] = max(0.0, prediction.energy_j - dynamic - self.side_j)
+        replicas = parallelism.tp * parallelism.dp
+        totals = [value * replicas for value in self._totals()]
+        side_j = sum(turn.repeats * turn.side_j for turn in self.turns) * replicas
+        parts = {"compute": totals[R_COMPUTE_J], "cache": totals[R_CACHE_J], "links": totals[R_LINK_J]}
+        parts["memory"] = max(0.0, totals[R_ENERGY] - sum(parts.values()))
+        if side_j:
+            parts["encoder and vision"] = side_j
+        parts["static"] = max(0.0, prediction.energy_j - totals[R_ENERGY] - side_j)
         return parts
 
     def advice(self) -> str | None:
         """What would make it fit, where it does not."""
-        if self.placement.fits and self.turns == 1:
+        first = self.turns[0]
+        if first.placement.fits and first.repeats == 1:
             return None
-        return what_would_fit(self.predictor, self.need, self.placement, self.batch * self.turns)
+        return what_would_fit(
+            self.predictor, self.need, first.placement, sum(t.repeats * t.sequences for t in self.turns)
+        )
 
     def ops(self) -> tuple[OpCost, ...]:
-        """Every op of the prefill step and of the middle decode step."""
-        return explain_ops(self.predictor, self.batch, self.prompt, self.generated, self.source, self.placement.shares)
+        """Every op of the prefill step and of the middle decode step of the first turn."""
+        first = self.turns[0]
+        return explain_ops(
+            self.predictor, first.sequences, self.prompt, self.generated, self.source, first.placement.shares
+        )
 
     def _placed(self) -> dict[str, dict[str, float]]:
         """Share of each role in each memory that holds any of it."""
         names = self.predictor.runner.table.memory_names
         return {
             role: {name: share for name, share in zip(names, shares, strict=True) if share > 0}
-            for role, shares in zip(("weights", "cache", "activations"), self.placement.shares, strict=True)
+            for role, shares in zip(("weights", "cache", "activations"), self.turns[0].placement.shares, strict=True)
         }

@@ -168,6 +168,7 @@ def _parallelism(scenario: Scenario, machine: Machine, model: Model) -> Parallel
     """The degrees asked for. What is left open on a system: tp is the largest degree that divides both it and the model."""
     from simulator.techniques.parallel import Parallelism, check
 
+    Parallelism(tp=1 if scenario.tp is None else scenario.tp, pp=scenario.pp, ep=scenario.ep, dp=scenario.dp)
     rest = scenario.pp * scenario.dp
     devices = scenario.devices
     if scenario.tp is not None:

@@ -31,41 +31,60 @@ def prefill_seconds(batch: float, prompt: float, source: float, stages: float, t
     """Prefills a batch of equal sequences on one rank of a pipeline of `stages`; returns the op that failed, or -1.
 
     Runs in steps of at most `host.max_tokens` tokens: several sequences, or chunks of one, whose mean cost is that of
-    the middle chunk. n steps through p stages take (n + p - 1) / p step times. `s.prefill` sums all steps.
+    the middle chunk. Steps of times t_i through p stages take (sum t_i + (p - 1) max t_i) / p; with several stages, the
+    best number of sequences per step among powers of two. `s.prefill` sums all steps.
     """
+    host = t.host
+    if prompt >= host.max_tokens:
+        return prefill_steps(batch, 1.0, prompt / host.max_tokens, prompt, source, stages, t, s)
+    most = float(math.floor(host.max_tokens / prompt))
+    if stages <= 1.0:
+        return prefill_steps(batch, most, 1.0, prompt, source, stages, t, s)
+    best = math.inf
+    chosen = 1.0
+    size = 1.0
+    while size <= most:
+        failed = prefill_steps(batch, size, 1.0, prompt, source, stages, t, s)
+        if failed >= 0:
+            return failed
+        if s.result[S_TTFT] < best:
+            best = s.result[S_TTFT]
+            chosen = size
+        if size >= batch:
+            break
+        size *= 2.0
+    return prefill_steps(batch, chosen, 1.0, prompt, source, stages, t, s)
+
+
+def prefill_steps(
+    batch: float, size: float, chunks: float, prompt: float, source: float, stages: float, t: Tables, s: Scratch
+) -> int:
+    """Prefill in steps of `size` sequences and a rest, or of 1 / `chunks` of a sequence; the op that failed, or -1."""
     for c in range(len(s.totals)):
         s.prefill[c] = 0.0
-    host = t.host
-    remaining = 0.0
-    if prompt >= host.max_tokens:
-        chunks = prompt / host.max_tokens
-        part = (1.0, host.max_tokens, 0.5 * (prompt - host.max_tokens), source, 1.0 / chunks)
-        steps = batch * chunks
-        sequences = 1.0
-    else:
-        micro = float(math.ceil(batch / min(stages, batch)))
-        sequences = min(micro, float(math.floor(host.max_tokens / prompt)))
-        steps = float(math.floor(batch / sequences))
-        remaining = batch - steps * sequences
-        part = (sequences, prompt, 0.0, source, 1.0)
+    sequences = min(size, batch)
+    query = prompt / chunks
+    repeats = float(math.floor(batch / sequences)) * chunks
+    rest = 0.0 if chunks > 1.0 else batch - repeats * sequences
     seconds = 0.0
+    longest = 0.0
     for turn in range(2):
-        repeats = steps
         if turn == 1:
-            if remaining <= 0.0:
+            if rest <= 0.0:
                 continue
             repeats = 1.0
-            sequences = remaining
-            part = (remaining, prompt, 0.0, source, 1.0)
+            sequences = rest
+        part = (sequences, query, 0.5 * (prompt - query), source, 1.0 / chunks)
         failed = time_step(t.all, (part,), t, s)
         if failed >= 0:
             return failed
-        seconds += repeats * step_seconds(s.totals, host, sequences, False)
+        step = step_seconds(s.totals, t.host, sequences, False)
+        longest = max(longest, step)
+        seconds += repeats * step
         for c in range(len(s.totals)):
             s.prefill[c] += repeats * s.totals[c]
-    count = steps + (1.0 if remaining > 0.0 else 0.0)
     s.result[S_PREFILL_DEVICE] = s.prefill[R_TIME]
-    s.result[S_TTFT] = seconds * (count + stages - 1.0) / (count * stages)
+    s.result[S_TTFT] = (seconds + (stages - 1.0) * longest) / stages
     s.result[S_PREFILL_J] = s.prefill[R_ENERGY] + t.power.static_w * s.result[S_TTFT] * stages
     return -1
 

@@ -20,6 +20,7 @@ from simulator.cost.layout import (
     PLACE_WEIGHT,
     R_CACHE,
     R_COMPUTE,
+    R_LAUNCH,
     REDUCE_SCATTER,
     SCAN,
     Efficiency,
@@ -120,11 +121,12 @@ def read_context(op: OpRow, query: float, past: float, source: float) -> float:
 def memory_time(
     bandwidth: Floats, at: int, place: Floats, weight: float, cache: float, activation: float, times: Floats
 ) -> float:
-    """Seconds of the slowest memory when all are read side by side, -1 if one cannot be reached.
+    """Seconds to read all memories, -1 if one cannot be reached. What is split over two lies in one or the other, so that
+    their times add up.
 
     `bandwidth` from `at` on is the unit's, `place` the shares of weights, cache and activations; `times` gets each one's.
     """
-    slowest = 0.0
+    total = 0.0
     memories = len(times)
     for m in range(memories):
         load = (
@@ -137,8 +139,8 @@ def memory_time(
             if bandwidth[at + m] <= 0.0:
                 return -1.0
             times[m] = load / bandwidth[at + m]
-            slowest = max(slowest, times[m])
-    return slowest
+            total += times[m]
+    return total
 
 
 def uncached(unit: UnitRow, activation: float) -> float:
@@ -160,7 +162,8 @@ def tiled_gemm(
 
     Waves: ceil(tiles split / cores), each 2 tm tn k / split FLOPs on one core, and a fill. Cache: every tile streams
     its (tm + tn) k operands, shared by `multicast` neighbours. Memory is saturated only by enough cores at work along n.
-    `m` is the rows of one group.
+    Narrow weights are expanded by every row of tiles, or once in a pass of their own at the cost of two. `m` is the
+    rows of one group.
     """
     best = math.inf
     best_compute = 0.0
@@ -179,10 +182,12 @@ def tiled_gemm(
             if split > 1.0 and (depth < 128.0 or tiles * split > 4.0 * unit.cores):
                 break
             waves = math.ceil(tiles * split / unit.cores)
-            compute = waves * (2.0 * tm * tn * depth / core_rate + eff.fill_s) + dequantize_s * math.ceil(m / tm)
+            compute = waves * (2.0 * tm * tn * depth / core_rate + eff.fill_s) + dequantize_s * min(
+                2.0, math.ceil(m / tm)
+            )
             cache = 0.0
             if cache_rate > 0.0:
-                streamed = tiles * (tm + tn) * op.k * op.element_bytes / eff.multicast
+                streamed = tiles * (tm * op.element_bytes + tn * op.weight_bytes) * op.k / eff.multicast
                 if split > 1.0:
                     streamed += split * active * m * op.n * 8.0
                 cache = streamed / cache_rate
@@ -243,9 +248,9 @@ def op_on_unit(
     times: Floats,
     record: Floats,
 ) -> float:
-    """Seconds of one execution of an op on one unit, without launch; `record` gets compute and cache terms. -1: cannot.
+    """Seconds of one execution of an op on one unit, without launch; `record` gets its terms. -1: cannot.
 
-    The soft maximum of compute, of the slowest memory and of the cache. GEMM: the cheaper of the tiled and the
+    The soft maximum of compute, of the memories and of the cache. GEMM: the cheaper of the tiled and the
     matrix-vector kernel. Prefill attention: blocks of `query_tile` rows in waves over the cores. Decode attention: the
     cache at its bandwidth once enough (sequence, KV head, split of `split_tokens`) blocks are at work, scores and values
     at the peak with the group of query heads padded to 16 rows.
@@ -260,7 +265,7 @@ def op_on_unit(
     cache_s = 0.0
     cache_rate = unit.cache_bytes_per_s * eff.cache_bandwidth
     if cache_rate > 0.0:
-        cache_s = (activation - spill) / cache_rate
+        cache_s = activation / cache_rate
     if eff.ideal > 0.0:
         record[R_COMPUTE] = flops / rate
         record[R_CACHE] = cache_s
@@ -304,12 +309,14 @@ def op_on_unit(
             group = max(1.0, op.heads / max(1.0, op.kv_heads))
             padded = math.ceil(group / 16.0) * 16.0 / group if unit.tile_m >= 64.0 else 1.0
             compute = flops * padded / (rate * eff.attention_compute)
-            length = context / sequences
-            splits = max(1.0, length / eff.split_tokens)
-            memory_s *= math.ceil(length / eff.context_tile) * eff.context_tile / length
-            memory_s /= min(1.0, sequences * op.kv_heads * splits / (eff.attention_share * unit.cores))
+            read = math.ceil(context / sequences / eff.context_tile) * eff.context_tile + 1.0
+            blocks = sequences * op.kv_heads * max(1.0, read / (eff.split_tokens + 1.0))
+            slower = read / (context / sequences + 1.0) / min(1.0, blocks / (eff.attention_share * unit.cores))
+            memory_s = memory_time(bandwidth, at, place, weight, cache * slower, spill, times)
+            memory_time(bandwidth, at, place, weight, cache, spill, times)
         record[R_COMPUTE] = compute
         record[R_CACHE] = cache_s
+        record[R_LAUNCH] = eff.attention_floor_s
         return eff.attention_floor_s + soft_maximum(compute, memory_s / eff.attention_bandwidth, cache_s, eff.sharpness)
     share = eff.scan_compute if op.kind == SCAN else 1.0
     record[R_COMPUTE] = flops / (rate * share)

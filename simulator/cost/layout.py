@@ -80,6 +80,8 @@ class OpRow(NamedTuple):
     kv_heads: float
     element_bytes: float
     """Of the moving operand."""
+    weight_bytes: float
+    """Of one stored weight."""
     dequantized: float
     """Weight elements that are expanded before they are multiplied."""
     phase: float

@@ -27,11 +27,13 @@ class HourlyCost:
 def hourly_price(machine: Machine) -> HourlyCost | None:
     """The price of one main device of a machine; None where neither a rent nor a purchase price is known.
 
-    A table named `cloud` sets the rent: the cheapest on-demand provider. A system that no cloud rents out costs what its
-    file says. Otherwise the purchase price is written off over the table's lifetime, with electricity on top.
+    A table named `cloud` sets the rent: the cheapest on-demand provider; for a system with one kind of computing device,
+    that of the device. A system that no cloud rents out costs what its file says. Otherwise the purchase price is written
+    off over the table's lifetime, with electricity on top.
     """
     table = _table(tuple((path, path.stat().st_mtime_ns) for path in catalog.files("price")))
-    names = [machine.name] if machine.hourly_usd is not None else [machine.name, machine.device]
+    alone = machine.hourly_usd is None and len({unit.part for unit in machine.units}) == 1
+    names = [machine.name, machine.device] if alone else [machine.name]
     for name in names:
         offers = [row for row in table.prices if row.device == name]
         if offers:

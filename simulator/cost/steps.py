@@ -95,6 +95,7 @@ def add_op(
         unit = t.units[u]
         s.trial[R_COMPUTE] = 0.0
         s.trial[R_CACHE] = 0.0
+        s.trial[R_LAUNCH] = 0.0
         time = op_on_unit(
             op,
             rows,
@@ -129,7 +130,7 @@ def add_op(
             best[R_TIME] = time
             best[R_COMPUTE] = s.trial[R_COMPUTE]
             best[R_CACHE] = s.trial[R_CACHE]
-            best[R_LAUNCH] = launch
+            best[R_LAUNCH] = launch + s.trial[R_LAUNCH]
             best[R_ENERGY] = dynamic
             best[R_COMPUTE_J] = compute_j
             best[R_CACHE_J] = cache_j

@@ -127,11 +127,12 @@ def is_kernel(op: Op, engine: Engine) -> bool:
 
 
 def usable_dtype(dtype: str, unit: Unit) -> str | None:
-    """The format in which a unit does work of `dtype`: its own, or the nearest wider one; None if there is none."""
-    for candidate in (dtype, *_WIDER.get(dtype, ())):
-        if candidate in unit.peak_flop_per_s:
-            return candidate
-    return None
+    """The format in which a unit does work of `dtype`: the fastest of its own and the wider ones; None if there is none."""
+    known = [candidate for candidate in (dtype, *_WIDER.get(dtype, ())) if candidate in unit.peak_flop_per_s]
+    if not known:
+        return None
+    wider = [candidate for candidate in known if BITS[candidate] > BITS[known[0]]]
+    return max([known[0], *wider], key=lambda candidate: unit.peak_flop_per_s[candidate])
 
 
 def check_runnable(table: Table, graph: Graph, machine: Machine) -> None:
@@ -170,6 +171,7 @@ def _op_row(op: Op, engine: Engine) -> OpRow:
         heads=float(op.heads),
         kv_heads=float(op.kv_heads),
         element_bytes=input_bytes,
+        weight_bytes=next((t.bytes_per_element for t in op.tensors if t.role == "weight"), input_bytes),
         dequantized=sum(t.read.const for t in narrow),
         phase=float(PHASES[op.phase]),
         collective=float(COLLECTIVES[op.collective]) if op.collective else 0.0,

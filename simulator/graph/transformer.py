@@ -17,20 +17,21 @@ from simulator.graph.architecture import (
     Mixer,
     MixtureOfExperts,
 )
-from simulator.graph.counts import SAMPLED, TOKENS, all_reduce, attend, elementwise, linear, norm, weight
+from simulator.graph.counts import TOKENS, all_reduce, attend, elementwise, linear, norm, weight
+from simulator.graph.ends import embedding_ops, head_ops
 from simulator.graph.latent import latent_attention_ops
 from simulator.graph.op import Graph, Op, Routing, Tensor, verify
 from simulator.graph.recurrent import recurrent_ops
-from simulator.graph.step import Amount, Span
+from simulator.graph.step import Span
 
 
 def transformer_graph(architecture: Architecture) -> Graph:
     """The graph of the blocks, the embedding before them and the head behind them."""
-    ops: list[Op] = list(_embedding_ops(architecture))
+    ops: list[Op] = list(embedding_ops(architecture))
     for position, block in enumerate(architecture.blocks):
         prefix = f"b{position}." if len(architecture.blocks) > 1 else ""
         ops.extend(block_ops(block, architecture.hidden, architecture.dtype, prefix))
-    ops.extend(_head_ops(architecture))
+    ops.extend(head_ops(architecture))
     graph = Graph(architecture.name, tuple(ops), architecture.hidden, architecture.dtype, architecture.layers)
     return verify(graph, "transformer_graph")
 
@@ -303,93 +304,6 @@ def cross_key_value_ops(architecture: Architecture, source_hidden: int) -> list[
                     block="attention",
                 )
             )
-    return ops
-
-
-def _embedding_ops(architecture: Architecture) -> list[Op]:
-    if architecture.vocab == 0:
-        return _extra_only(architecture)
-    width = architecture.embedding_dim or architecture.hidden
-    table = float(architecture.vocab) * width + float(architecture.position_embeddings) * architecture.hidden
-    dtype = architecture.dtype
-    resident = Amount(const=table + architecture.extra_parameters)
-    tensors = (
-        Tensor("ids", "index", "int32", read=TOKENS),
-        Tensor("table", "weight", dtype, read=TOKENS * width, resident=resident, split=True),
-        Tensor("output", "activation", dtype, write=TOKENS * width),
-    )
-    ops = [Op("embedding", "gather", tensors, rows=TOKENS, n=width, dtype=dtype, split="column", block="embedding")]
-    ops.append(all_reduce("embedding.all_reduce", width, dtype=dtype, block="embedding"))
-    if width != architecture.hidden:
-        ops.append(linear("embedding.project", TOKENS, architecture.hidden, width, dtype=dtype, block="embedding"))
-    if architecture.embedding_norm:
-        ops.append(
-            norm(
-                "embedding.norm",
-                architecture.hidden,
-                dtype=dtype,
-                weights=architecture.hidden * (1 + architecture.final_norm_bias),
-            )
-        )
-    return ops
-
-
-def _extra_only(architecture: Architecture) -> list[Op]:
-    extra = architecture.extra_parameters + architecture.position_embeddings * architecture.hidden
-    if not extra:
-        return []
-    return [
-        elementwise(
-            "positions",
-            TOKENS,
-            reads=architecture.hidden,
-            writes=architecture.hidden,
-            flops=architecture.hidden,
-            dtype=architecture.dtype,
-            weights=extra,
-            block="embedding",
-            fused=True,
-        )
-    ]
-
-
-def _head_ops(architecture: Architecture) -> list[Op]:
-    hidden, dtype = architecture.hidden, architecture.dtype
-    ops: list[Op] = []
-    if architecture.final_norm:
-        ops.append(
-            norm("final_norm", hidden, dtype=dtype, weights=hidden * (1 + architecture.final_norm_bias), block="head")
-        )
-    if architecture.head == "none":
-        return ops
-    outputs = architecture.classes if architecture.head == "class" else architecture.vocab
-    width = architecture.embedding_dim or hidden
-    rows = TOKENS if architecture.head == "mlm" else SAMPLED
-    if architecture.head == "mlm":
-        ops.append(linear("head.transform", rows, width, hidden, dtype=dtype, bias=True, block="head"))
-        ops.append(norm("head.norm", width, dtype=dtype, weights=2 * width, block="head"))
-    elif width != hidden:
-        ops.append(linear("head.project", rows, width, hidden, dtype=dtype, block="head"))
-    head = linear(
-        "lm_head", rows, outputs, width, dtype=dtype, split="column", block="head", resident=not architecture.tied
-    )
-    if architecture.head_bias:
-        head = replace(head, tensors=(*head.tensors, weight(outputs, dtype, split=True, name="bias")))
-    gather = Tensor("logits", "activation", dtype, read=rows * outputs)
-    ops += [
-        head,
-        Op(
-            "head.all_gather",
-            "collective",
-            (gather,),
-            rows=rows,
-            n=outputs,
-            dtype=dtype,
-            block="head",
-            collective="all_gather",
-            axis="tp",
-        ),
-    ]
     return ops
 
 

@@ -58,6 +58,7 @@ def intern_tower(v: Config) -> VisionTower:
 
 
 def qwen_tower(v: Config, family: str, out: int) -> VisionTower:
+    """The tower of the Qwen-VL generations: any image size, patches merged before the projector."""
     patch, merge_side = v.integer("patch_size", 14), v.integer("spatial_merge_size", 2)
     # Qwen2-VL calls the tower's width embed_dim and the language model's hidden_size.
     hidden = v.integer("embed_dim", 1280) if family == "qwen2_vl" else v.integer("hidden_size")

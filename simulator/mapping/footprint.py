@@ -52,18 +52,19 @@ def cache_size(graph: Graph, stage_share: float = 1.0) -> CacheSize:
 
 def weight_bytes(graph: Graph, stage_share: float = 1.0) -> float:
     """Weights (and gradients and optimizer state, in training) of one rank; embedding and head lie on one stage each."""
-    layers = ends = 0.0
+    layers = 0.0
+    ends = {"embedding": 0.0, "head": 0.0}
     for op in graph.ops:
         size = sum(
             op.repeat * tensor.resident.const * tensor.bytes_per_element
             for tensor in op.tensors
             if tensor.role in ("weight", "gradient", "optimizer")
         )
-        if op.block in ("embedding", "head"):
-            ends = max(ends, size) if stage_share < 1.0 else ends + size
+        if op.block in ends:
+            ends[op.block] += size
         else:
             layers += size
-    return layers * stage_share + ends
+    return layers * stage_share + (max(ends.values()) if stage_share < 1.0 else sum(ends.values()))
 
 
 def workspace_rows(graph: Graph) -> list[Amount]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from simulator.errors import UnsupportedError
 from simulator.mapping.machine import Machine
 
 
@@ -51,16 +52,30 @@ class Policy:
     spills: bool
 
 
+MOST_WORKSPACE = 0.1
+"""Of a small memory: an engine's workspace is sized for a large one."""
+
+
 class Placer:
     """Places tensors on one machine under one policy; what depends on neither batch nor length is worked out once."""
 
     __slots__ = ("_activation", "_cache_order", "_free", "_weight_order", "capacity_bytes", "home", "preferences")
 
     def __init__(self, machine: Machine, policy: Policy) -> None:
-        self._weight_order = holders(machine, "weight", policy) or [0]
-        self._cache_order = holders(machine, "kv", policy) or [0]
+        self._weight_order = holders(machine, "weight", policy)
+        self._cache_order = holders(machine, "kv", policy)
         activation = holders(machine, "activation", policy)
-        self.home = activation[0] if activation else 0
+        for role, found in (
+            ("weights", self._weight_order),
+            ("a cache", self._cache_order),
+            ("activations", activation),
+        ):
+            if not found:
+                raise UnsupportedError(
+                    f"{machine.name}, which has no memory that may hold {role}, by itself",
+                    ["a system that has this device as a part (`ridgeline list hardware`)"],
+                )
+        self.home = activation[0]
         self._free = [_usable_bytes(machine, position, policy, self.home) for position in range(len(machine.memories))]
         used = {self.home, *self._weight_order, *self._cache_order}
         self.capacity_bytes = sum(self._free[position] for position in used)
@@ -116,7 +131,7 @@ def _usable_bytes(machine: Machine, position: int, policy: Policy, home: int) ->
     """What tensors may take of one memory."""
     capacity = machine.memories[position].capacity_bytes
     if position == home:
-        return max(0.0, capacity * policy.memory_fraction - policy.workspace_bytes)
+        return capacity * policy.memory_fraction - min(policy.workspace_bytes, MOST_WORKSPACE * capacity)
     return capacity * max(policy.memory_fraction, 0.95)
 
 

@@ -24,6 +24,12 @@ class Parallelism:
     ep: int = 1
     dp: int = 1
 
+    def __post_init__(self) -> None:
+        """Raises ScenarioError for a degree below 1."""
+        for name in ("tp", "pp", "ep", "dp"):
+            if getattr(self, name) < 1:
+                raise ScenarioError(f"{name} must be at least 1, got {getattr(self, name)}")
+
     @property
     def devices(self) -> int:
         """Ranks in all."""
@@ -32,9 +38,6 @@ class Parallelism:
 
 def check(model: Model, parallelism: Parallelism) -> None:
     """Raises ScenarioError if the model cannot be divided that way; says which degrees it can be divided by."""
-    for name in ("tp", "pp", "ep", "dp"):
-        if getattr(parallelism, name) < 1:
-            raise ScenarioError(f"{name} must be at least 1, got {getattr(parallelism, name)}")
     tp = parallelism.tp
     for op in model.graph.ops:
         if op.kind == "attention" and tp > 1 and (op.heads % tp or (op.kv_heads % tp and tp % op.kv_heads)):
@@ -136,18 +139,14 @@ def _shard_experts(op: Op, parallelism: Parallelism) -> Op:
         n=width[0],
         k=width[1],
         groups=max(1, op.groups // ep),
-        routing=Routing(routing.experts // ep, routing.top_k) if ep == 1 else _local(routing, ep, replicas),
+        routing=Routing(routing.experts // ep, routing.top_k) if ep == 1 else _local(routing, ep),
     )
 
 
-def _local(routing: Routing, ep: int, replicas: float) -> Routing:
-    """The routing that one of `ep` ranks sees: its experts, reached by each local token top_k x replicas / ep times.
-
-    `top_k` stays the global one; the probability that a token reaches a given expert, k / E, is unchanged by sharding,
-    so the local routing keeps that ratio.
-    """
-    local_experts = routing.experts // ep
-    return Routing(local_experts, routing.top_k * replicas * local_experts / routing.experts)
+def _local(routing: Routing, ep: int) -> Routing:
+    """The routing that one of `ep` ranks sees: its experts, each reached by a token as likely as before."""
+    experts = routing.experts // ep
+    return Routing(experts, routing.top_k * experts / routing.experts)
 
 
 def _shard_tensor(tensor: Tensor, share: float, kv_share: float) -> Tensor:

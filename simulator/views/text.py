@@ -61,7 +61,7 @@ def explain_text(prediction: Prediction) -> str:
         chosen = [op for op in ops if op.phase == phase]
         if chosen:
             blocks.append(_ops_table(chosen, title, prediction))
-    blocks.append(Paragraph(what_helps(ops, prediction.bound)))
+    blocks.append(Paragraph(what_helps(prediction)))
     return as_text([], blocks)
 
 

@@ -35,7 +35,7 @@ PEAK = 312e12
 CORES = 108
 TILED = IDEAL._replace(gemm_compute=0.8, sharpness=100.0, ideal=0.0)
 UNIT = UnitRow(*[0.0] * len(UnitRow._fields))._replace(
-    count=float(CORES), tile_m=128.0, tile_n=128.0, vector_flop_per_s=20e12
+    cores=float(CORES), tile_m=128.0, tile_n=128.0, vector_flop_per_s=20e12
 )
 PLAIN = OpRow(*[0.0] * len(OpRow._fields))
 

@@ -1,0 +1,401 @@
+"""A training scenario resolved to graphs of one rank: what the fullest device holds, and the seconds of each pass.
+
+Knows the schedule (1F1B pipeline, exchanges hidden behind the passes they belong to) and where ranks stand; nothing of
+convergence, data loading or failures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from simulator.cost.efficiency import efficiency
+from simulator.cost.layout import R_KERNELS, R_TIME, HostRow, LinkRow
+from simulator.cost.price import hourly_price
+from simulator.cost.runner import Runner
+from simulator.cost.table import build_table, check_runnable, usable_dtype
+from simulator.errors import ScenarioError, UnsupportedError
+from simulator.explain import _costs
+from simulator.graph.backward import SCORES
+from simulator.graph.build import Model
+from simulator.graph.op import Graph, Op, Role, Tensor
+from simulator.graph.optimizer import Recompute
+from simulator.graph.step import Amount, Slice
+from simulator.graph.training import TrainingPlan, training_graph
+from simulator.mapping.machine import Interconnect, load_machine
+from simulator.mapping.place import Need, Placement, Placer, Policy
+from simulator.result import OpCost
+from simulator.scenario import Resolved, Scenario, resolve
+from simulator.techniques.parallel import Parallelism, shard, stage_share
+
+_FLOATS = ("bf16", "fp16", "fp32", "fp64")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingScenario:
+    """One question about training, by names."""
+
+    model: str
+    hardware: str
+    micro_batch: int = 1
+    """Samples that one data-parallel rank runs at once."""
+    sequence_tokens: int = 2048
+    """Ignored by networks whose samples have a fixed size."""
+    gradient_accumulation: int = 1
+    """Micro-batches per optimizer step; those that fill a pipeline."""
+    tp: int = 1
+    pp: int = 1
+    dp: int | None = None
+    """None: on a system, all devices that tp and pp leave over; otherwise 1."""
+    ep: int = 1
+    recompute: Recompute = "none"
+    optimizer: str = "adamw"
+    zero_stage: int = 0
+    lora_rank: int | None = None
+    """Train adapters of this rank only."""
+    weight_dtype: str | None = None
+    """Of trained weights and the arithmetic; with `lora_rank` a narrower format is that of the frozen weights. None:
+    the model's own."""
+    gradient_dtype: str | None = None
+    """None: that of the weights."""
+    engine: str = "native"
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One network of the model: its training step on one rank, and the micro-batch it runs."""
+
+    graph: Graph
+    """Sharded; of the whole length of a pipeline."""
+    slice: Slice
+    useful_flops: float
+    """Of all micro-batches of one replica."""
+
+
+class Trainer:
+    """A training scenario resolved to graphs; memory is known without timing anything."""
+
+    def __init__(self, scenario: TrainingScenario) -> None:
+        _check(scenario)
+        machine = load_machine(scenario.hardware)
+        dp = scenario.dp
+        if dp is None:
+            dp = max(1, machine.devices // (scenario.tp * scenario.pp)) if machine.is_system else 1
+        self.scenario = replace(scenario, dp=dp)
+        frozen = scenario.weight_dtype if scenario.weight_dtype not in _FLOATS else None
+        asked = Scenario(
+            scenario.model, scenario.hardware, engine=scenario.engine, tp=scenario.tp, pp=scenario.pp, dp=dp,
+            ep=scenario.ep, weight_dtype=frozen,
+        )  # fmt: skip
+        self.resolved: Resolved = resolve(asked)
+        model = self.resolved.model
+        self.parallelism: Parallelism = self.resolved.parallelism
+        self.per_sample = _per_sample(model)
+        self.tokens = 1 if self.per_sample else scenario.sequence_tokens
+        if not self.per_sample and model.max_context and self.tokens > model.max_context:
+            raise ScenarioError(
+                f"{self.tokens} tokens are beyond the {model.max_context} that {model.name} was made for; "
+                f"lower --sequence"
+            )
+        if scenario.pp > 1 and model.encoder is not None:
+            raise UnsupportedError(f"pp={scenario.pp} of {model.name}, an encoder and a decoder,", ["tp", "dp"])
+        source = float(model.source_tokens or self.tokens) if model.encoder is not None else 0.0
+        graphs = [(model.graph, Slice(scenario.micro_batch, self.tokens, 0, source))]
+        if model.encoder is not None:
+            graphs.append((model.encoder, Slice(scenario.micro_batch, source)))
+        self.parts = [self._part(graph, part) for graph, part in graphs]
+        self.share = stage_share(model.graph, scenario.pp)
+        engine = self.resolved.engine
+        self.placer = Placer(machine, Policy(engine.memory_fraction, engine.workspace_bytes, spills=False))
+
+    def _part(self, graph: Graph, part: Slice) -> _Part:
+        scenario, parallelism = self.scenario, self.parallelism
+        if scenario.weight_dtype in _FLOATS:
+            graph = _cast(graph, scenario.weight_dtype)
+        plan = TrainingPlan(
+            recompute=scenario.recompute,
+            optimizer=scenario.optimizer,
+            zero_stage=scenario.zero_stage,
+            data_parallel=parallelism.dp,
+            parameter_dtype=graph.dtype,
+            gradient_dtype=scenario.gradient_dtype or graph.dtype,
+            lora_rank=scenario.lora_rank,
+            gradient_accumulation=scenario.gradient_accumulation,
+        )
+        tokens = int(part.query_tokens)
+        useful = training_graph(graph, replace(plan, recompute="none", flash_attention=False), tokens)
+        flops = sum(op.flops_at((part,)) for op in useful if op.block != "optimizer")
+        sharded = shard(training_graph(graph, plan, tokens), replace(parallelism, pp=1))
+        if parallelism.pp > 1:
+            sharded = sharded.with_ops([*sharded.ops, self._send(graph)])
+        return _Part(sharded, part, flops)
+
+    def _send(self, graph: Graph) -> Op:
+        """Activations forward and their gradients backward over every boundary between stages, once per micro-batch."""
+        message = Tensor("message", "activation", graph.dtype, read=Amount(tokens=float(graph.hidden)))
+        times = 2.0 * (self.parallelism.pp - 1) * self.scenario.gradient_accumulation
+        return Op(
+            "stage.send", "collective", (message,), repeat=times, dtype=graph.dtype, rows=Amount(tokens=1.0),
+            n=graph.hidden, groups=2, collective="send", axis="pp",
+        )  # fmt: skip
+
+    @cached_property
+    def memory_by_role_bytes(self) -> dict[Role, float]:
+        """Bytes of the fullest device: of a pipeline the first stage, which keeps p micro-batches under 1F1B, or the last.
+
+        Kept for the backward pass: every micro-batch in flight. What one block needs while it is recomputed, and the
+        operands of the largest op, once. ZeRO-3 adds two gathered blocks: the one at work and the one after it.
+        """
+        pp = self.parallelism.pp
+        if pp == 1:
+            return self._stage_bytes(frozenset({"embedding", "head"}), 1)
+        first = self._stage_bytes(frozenset({"embedding"}), min(pp, self.scenario.gradient_accumulation))
+        last = self._stage_bytes(frozenset({"head"}), 1)
+        return max(first, last, key=lambda roles: sum(roles.values()))
+
+    def _stage_bytes(self, ends: frozenset[str], in_flight: int) -> dict[Role, float]:
+        roles: dict[Role, float] = dict.fromkeys(("weight", "gradient", "optimizer", "activation"), 0.0)
+        gathered = operands = 0.0
+        for part in self.parts:
+            tied = self.parallelism.pp > 1 and "head" in ends and _is_tied(part.graph)
+            for op in part.graph.ops:
+                end = _end(op)
+                if end and end not in ends and not (tied and end == "embedding"):
+                    continue
+                share = 1.0 if end else self.share
+                kept, working = _resident(op, part.slice, self.scenario.recompute)
+                for role, size in kept.items():
+                    roles[role] += share * size * (in_flight if role == "activation" else 1)
+                roles["activation"] += working
+                if op.kind != "collective":
+                    operands = max(operands, _operands(op, part.slice))
+                elif op.name.endswith(".all_gather.forward") and op.axis == "dp":
+                    gathered = max(gathered, op.bytes_at((part.slice,)) / op.repeat)
+        roles["weight"] += 2.0 * gathered
+        roles["activation"] += operands
+        return roles
+
+    @property
+    def need(self) -> Need:
+        """Bytes of the fullest device that have to lie somewhere."""
+        roles = self.memory_by_role_bytes
+        return Need(roles["weight"] + roles["gradient"] + roles["optimizer"], 0.0, roles["activation"])
+
+    @property
+    def placement(self) -> Placement:
+        """Everything in the memory of the device: training frameworks move nothing out by themselves."""
+        return self.placer.place(self.need, self.placer.preferences[0])
+
+    @cached_property
+    def runners(self) -> list[Runner]:
+        """One per part, run once at the micro-batch."""
+        resolved, machine = self.resolved, self.resolved.machine
+        engine = resolved.engine
+        kernel_s = max((unit.host_launch_s for unit in machine.units), default=0.0) * engine.kernel_host_factor
+        graphs = float(engine.graph_prefill or engine.ideal)
+        host = HostRow(0.0, engine.host_prefill_s, 0.0, kernel_s, graphs, graphs, float("inf"))
+        shared = efficiency(machine, engine, resolved.calibration)
+        found = []
+        for part in self.parts:
+            table = build_table(part.graph, machine, engine, shared, resolved.calibration)
+            check_runnable(table, part.graph, machine)
+            links: list[LinkRow] = list(table.links)
+            for axis, link in self.links.items():
+                chosen = [position for position, op in enumerate(table.ops) if op.axis == axis]
+                only = part.graph.with_ops(table.ops[position] for position in chosen)
+                joined = replace(machine, links=(link,))
+                rows = build_table(only, joined, engine, shared, resolved.calibration).links
+                for position, row in zip(chosen, rows, strict=True):
+                    links[position] = row
+            runner = Runner(replace(table, links=links), host)
+            failed = runner.step((part.slice,), self.placement.shares)
+            if failed >= 0:
+                op = table.ops[failed]
+                raise UnsupportedError(
+                    f"'{op.name}' on {machine.name}: no unit that runs {op.kind} reaches its operands"
+                )
+            found.append(runner)
+        return found
+
+    @property
+    def links(self) -> dict[str, Interconnect]:
+        """The links of data-parallel ranks and of stages. Ranks stand in the order tp, dp, pp.
+
+        A ring of ranks beyond the reach of the fastest link enters and leaves such a group over the slower links of all
+        its members in the group, side by side.
+        """
+        machine, p = self.resolved.machine, self.parallelism
+        if not machine.links:
+            return {}
+        found = {}
+        for axis, stride, ranks in (("dp", p.tp, p.dp), ("pp", p.tp * p.dp, p.pp)):
+            link, fastest = machine.interconnect(stride * ranks), machine.links[0]
+            assert link is not None
+            inside = max(1, int(fastest.max_devices // stride)) if axis == "dp" and link is not fastest else 1
+            rate = min(max(fastest.bytes_per_s, link.bytes_per_s), inside * link.bytes_per_s)
+            found[axis] = replace(link, bytes_per_s=rate, max_devices=float("inf"))
+        return found
+
+    @property
+    def peak_flop_per_s(self) -> float:
+        """Dense peak of one device in the format of the arithmetic, or the nearest that the unit has."""
+        dtype = self.parts[0].graph.dtype
+        formats = ((unit, usable_dtype(dtype, unit)) for unit in self.resolved.machine.units)
+        return max((unit.peak_flop_per_s[near] for unit, near in formats if near is not None), default=float("inf"))
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """The ends of a pipeline, either of which may be the slowest stage; without a pipeline there is one stage."""
+        return ("embedding", "head") if self.parallelism.pp > 1 else ("",)
+
+    def stage_s(self, end: str) -> tuple[float, dict[str, float]]:
+        """Seconds of a step whose slowest stage is the one of that `end` (empty: there is one stage), and where they go.
+
+        m micro-batches through p stages take (m + p - 1) of one (arXiv 2104.04473). Exchanges among data-parallel ranks
+        run beside the pass that they belong to: it takes the longer of the two, and at least one piece is left over.
+        Gradients wait for the last micro-batch, unless ZeRO divides them; gathering updated weights hides behind nothing.
+        """
+        pp, m = self.parallelism.pp, float(self.scenario.gradient_accumulation)
+        spent = dict.fromkeys(
+            ("forward", "backward", "gather", "gradients", "update", "assemble", "send", "inner", "kernels"), 0.0
+        )
+        pieces = {"gather": 0.0, "gradients": 0.0, "regather": 0.0}
+        spent["regather"] = 0.0
+        for runner in self.runners:
+            for op, record in zip(runner.table.ops, runner.scratch.records, strict=True):
+                if end and _end(op) not in ("", end):
+                    continue
+                share = 1.0 / (pp - 1) if op.axis == "pp" else 1.0 if _end(op) else self.share
+                name, seconds = _pass(op), float(record[R_TIME]) * share
+                spent[name] += seconds
+                if name in pieces:
+                    pieces[name] += float(record[R_KERNELS]) * share
+                elif name != "send":
+                    spent["inner"] += seconds if op.kind == "collective" and name != "assemble" else 0.0
+                    spent["kernels"] += float(record[R_KERNELS]) * share if name != "update" else 0.0
+        host = self.runners[0].host
+        device = (spent["forward"] + spent["backward"]) / m
+        issue = 0.0 if host.graph_prefill else spent["kernels"] / m * host.kernel_s
+        micro = max(device, issue) + host.prefill_s + spent["send"] / m
+        divided = self.scenario.zero_stage >= 2
+        exposed = _exposed(spent["gather"], spent["forward"], pieces["gather"])
+        if divided:
+            both = spent["regather"] + spent["gradients"]
+            exposed += _exposed(both, spent["backward"], pieces["regather"] + pieces["gradients"])
+        else:
+            exposed += _exposed(spent["gradients"], spent["backward"] / m, pieces["gradients"])
+        turns = m + pp - 1.0
+        communication = (spent["inner"] + spent["send"]) / m * turns + exposed + spent["assemble"]
+        step = turns * micro + exposed + spent["update"] + spent["assemble"]
+        host_s = turns * (max(0.0, issue - device) + host.prefill_s)
+        return step, {"link": communication, "bubble": (pp - 1.0) * micro, "host": host_s}
+
+    def ops(self) -> tuple[OpCost, ...]:
+        """Every op of one rank's step."""
+        pairs = zip(self.runners, self.parts, strict=True)
+        return tuple(cost for runner, part in pairs for cost in _costs(runner, "train", (part.slice,)))
+
+    def provenance(self) -> dict[str, Any]:
+        """The names behind the prediction and how well founded it is."""
+        resolved, hourly = self.resolved, hourly_price(self.resolved.machine)
+        tag = resolved.calibration.tag
+        return {
+            "model": resolved.model.name,
+            "hardware": resolved.machine.name,
+            "engine": resolved.engine.name,
+            "calibration": resolved.calibration.name,
+            "tag": "transferred" if tag == "in-grid" else tag,
+            "devices": self.parallelism.devices,
+            **{axis: getattr(self.parallelism, axis) for axis in ("tp", "pp", "ep", "dp")},
+            "links": {axis: link.name for axis, link in self.links.items() if getattr(self.parallelism, axis) > 1},
+            "price": None if hourly is None else hourly.source,
+            "assumed": list(resolved.machine.assumed),
+        }
+
+
+def _check(scenario: TrainingScenario) -> None:
+    for label in ("micro_batch", "sequence_tokens", "gradient_accumulation", "tp", "pp", "ep"):
+        if getattr(scenario, label) < 1:
+            raise ScenarioError(f"{label} must be at least 1, got {getattr(scenario, label)}")
+    dtype = scenario.weight_dtype
+    if dtype is not None and dtype not in _FLOATS and scenario.lora_rank is None:
+        raise ScenarioError(
+            f"weights cannot be trained in {dtype}: use {', '.join(_FLOATS)}, or adapters (--lora-rank)"
+        )
+
+
+def _per_sample(model: Model) -> bool:
+    """Whether the counts are per sample, so that it has no sequence length."""
+    return not model.decode and (model.architecture is None or model.architecture.fixed_tokens is not None)
+
+
+def _cast(graph: Graph, dtype: str | None) -> Graph:
+    """The graph with arithmetic, weights and activations of its own format in another."""
+    if dtype is None or dtype == graph.dtype:
+        return graph
+    own = graph.dtype
+    ops = [
+        replace(
+            op,
+            dtype=dtype if op.dtype == own else op.dtype,
+            tensors=tuple(replace(t, dtype=dtype) if t.dtype == own else t for t in op.tensors),
+        )
+        for op in graph.ops
+    ]
+    return replace(graph, ops=tuple(ops), dtype=dtype)
+
+
+def _end(op: Op) -> str:
+    """The end of a pipeline that an op belongs to, with its update and its exchanges; empty for layers."""
+    for end in ("embedding", "head"):
+        own = op.block in ("optimizer", "communication") and op.name.startswith(end)
+        if own or op.block == end or op.name.startswith(f"{end}."):
+            return end
+    return ""
+
+
+def _pass(op: Op) -> str:
+    """What of the step an op belongs to: a pass, an exchange beside one, the update, or sends between stages."""
+    if op.axis == "pp":
+        return "send"
+    if op.axis == "dp":
+        last = op.name.rpartition(".")[2]
+        when = {"forward": "gather", "backward": "regather", "update": "assemble"}
+        return "gradients" if ".gradient." in op.name else when.get(last, "gradients")
+    if op.block == "optimizer":
+        return "update"
+    backward = (".backward", ".backward_sums", ".dgrad", ".wgrad", ".recompute")
+    return "backward" if op.name.endswith(backward) else "forward"
+
+
+def _exposed(exchange_s: float, beside_s: float, pieces: float) -> float:
+    """What of an exchange its pass does not hide: the rest, and at least one of its pieces."""
+    return max(exchange_s - beside_s, exchange_s / max(1.0, pieces)) if exchange_s > 0.0 else 0.0
+
+
+def _resident(op: Op, part: Slice, recompute: Recompute) -> tuple[dict[Role, float], float]:
+    """Bytes by role that stay until their use, and bytes that only one recomputed block keeps, while it is at work."""
+    inside = op.block != "optimizer" and not _end(op)
+    held: list[Tensor] = []
+    passing: list[Tensor] = []
+    for tensor in op.tensors:
+        dropped = tensor.name in SCORES if recompute == "selective" else recompute == "full" and inside
+        working = dropped and tensor.role == "activation" and tensor.name != "checkpoint"
+        (passing if working else held).append(tensor)
+    sizes = (part.sequences, part.query_tokens, part.source_tokens)
+    kept = replace(op, tensors=tuple(held)).resident_bytes(*sizes)
+    return kept, replace(op, tensors=tuple(passing)).resident_bytes(*sizes).get("activation", 0.0)
+
+
+def _operands(op: Op, part: Slice) -> float:
+    """Bytes of activations that an op reads and writes, and that are not kept anyway."""
+    seen = op.seen((part,))
+    loose = (t for t in op.tensors if t.role == "activation" and not any(t.resident))
+    return sum((t.read + t.write).at(seen) * t.bytes_per_element for t in loose)
+
+
+def _is_tied(graph: Graph) -> bool:
+    """Whether the head multiplies by the table of the embedding, so that the last stage of a pipeline has a copy."""
+    heads = [op for op in graph.ops if op.block == "head" and op.kind == "gemm" and _pass(op) == "forward"]
+    return any(t.role == "weight" and any(t.read) and not any(t.resident) for op in heads for t in op.tensors)
