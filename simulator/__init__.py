@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from simulator.result import OpCost, Prediction
     from simulator.scenario import Scenario, load_model
     from simulator.sweep import run as sweep
+    from simulator.train import TrainingPrediction, TrainingScenario, predict_training
     from simulator.views.compare import compare
 
 _WHERE = {
@@ -37,6 +38,9 @@ _WHERE = {
     "load_model": "scenario",
     "Prediction": "result",
     "OpCost": "result",
+    "TrainingPrediction": "train",
+    "TrainingScenario": "train",
+    "predict_training": "train",
     "Machine": "mapping.machine",
     "load_machine": "mapping.machine",
     "compare": "views.compare",
@@ -66,6 +70,8 @@ __all__ = [
     "ScenarioError",
     "SimulatorError",
     "SpecError",
+    "TrainingPrediction",
+    "TrainingScenario",
     "UnitError",
     "UnknownNameError",
     "UnsupportedError",
@@ -74,6 +80,7 @@ __all__ = [
     "load_machine",
     "load_model",
     "predict",
+    "predict_training",
     "sweep",
 ]
 

@@ -83,7 +83,8 @@ class TrainingPrediction:
         for key in ("tokens_per_s", "samples_per_s", "mfu"):
             value = getattr(self, key)
             if value is not None:
-                found[key] = (value / high, value / low)
+                most = value / low
+                found[key] = (value / high, min(1.0, most) if key == "mfu" else most)
         return found
 
     @property
@@ -182,13 +183,11 @@ def what_would_fit(trainer: Trainer) -> str:
             options[family] = words
     if options:
         return f"{found}; would fit with {' or '.join(options.values())}"
-    scenario = replace(trainer.scenario, recompute="full", micro_batch=1)
-    words = "full recomputation and a micro-batch of 1"
-    if trainer.parallelism.dp > 1:
-        scenario, words = replace(scenario, zero_stage=3), f"full recomputation, ZeRO stage 3 and {words[27:]}"
+    scenario = replace(trainer.scenario, recompute="full", micro_batch=1, zero_stage=3)
+    words = "full recomputation, ZeRO stage 3 and a micro-batch of 1 together"
     if _fits(scenario):
-        return f"{found}; would fit with {words} together"
-    return f"{found}; no one change ends that, nor do {words} together: use more devices or adapters (--lora-rank)"
+        return f"{found}; would fit with {words}"
+    return f"{found}; no one change ends that, nor do {words}: use more devices or adapters (--lora-rank)"
 
 
 def _changes(trainer: Trainer) -> Iterator[tuple[str, str, TrainingScenario]]:

@@ -95,8 +95,7 @@ class Trainer:
         self.tokens = 1 if self.per_sample else scenario.sequence_tokens
         if not self.per_sample and model.max_context and self.tokens > model.max_context:
             raise ScenarioError(
-                f"{self.tokens} tokens are beyond the {model.max_context} that {model.name} was made for; "
-                f"lower --sequence"
+                f"{self.tokens} tokens are beyond the {model.max_context} of {model.name}; lower --sequence"
             )
         if scenario.pp > 1 and model.encoder is not None:
             raise UnsupportedError(f"pp={scenario.pp} of {model.name}, an encoder and a decoder,", ["tp", "dp"])
@@ -212,9 +211,7 @@ class Trainer:
             failed = runner.step((part.slice,), self.placement.shares)
             if failed >= 0:
                 op = table.ops[failed]
-                raise UnsupportedError(
-                    f"'{op.name}' on {machine.name}: no unit that runs {op.kind} reaches its operands"
-                )
+                raise UnsupportedError(f"'{op.name}' on {machine.name}: no unit of {op.kind} reaches its operands")
             found.append(runner)
         return found
 

@@ -97,8 +97,12 @@ def _sweep() -> Figure:
     frame = run(grid)
     per_point = (time.perf_counter() - start) / len(frame)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    measured = f"{per_point * 1e6:.2f} us per point, {len(frame):,} points, {peak / 1e9:.2f} GB at the peak of the process"
-    return Figure("vectorised sweep", "< 1 us per point, a million points < 1 GB", measured, per_point < 1e-6 and peak < 1e9)
+    measured = (
+        f"{per_point * 1e6:.2f} us per point, {len(frame):,} points, {peak / 1e9:.2f} GB at the peak of the process"
+    )
+    return Figure(
+        "vectorised sweep", "< 1 us per point, a million points < 1 GB", measured, per_point < 1e-6 and peak < 1e9
+    )
 
 
 def main() -> None:

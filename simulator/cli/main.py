@@ -15,6 +15,7 @@ from simulator.errors import SimulatorError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("predict", "Latency, memory, energy and cost of one scenario."),
+    "train": ("train", "Time, memory, energy and cost of one optimizer step."),
     "compare": ("compare", "One scenario on several devices, engines or techniques, as a table."),
     "sweep": ("sweep", "Every point of a grid, to Parquet or CSV."),
     "roofline": ("roofline", "Hierarchical roofline chart of a scenario's ops."),

@@ -20,7 +20,13 @@ def graph() -> Graph:
 
 def memory(*techniques: str, **named: str) -> sim.Prediction:
     return sim.predict(
-        model="llama-3.1-8b", hardware="H100", batch=8, input_tokens=1000, output_tokens=24, techniques=techniques, **named
+        model="llama-3.1-8b",
+        hardware="H100",
+        batch=8,
+        input_tokens=1000,
+        output_tokens=24,
+        techniques=techniques,
+        **named,
     )
 
 
@@ -76,7 +82,10 @@ def technique(tmp_path: Path, apply: str) -> Path:
 @pytest.mark.parametrize(
     ("apply", "message"),
     [
-        ("quantization.wieghts: {dtype: int4}", "unknown primitive 'quantization.wieghts'; did you mean 'quantization.weights'?"),
+        (
+            "quantization.wieghts: {dtype: int4}",
+            "unknown primitive 'quantization.wieghts'; did you mean 'quantization.weights'?",
+        ),
         ("quantization.weights: {dtyp: int4}", "has no argument 'dtyp'; did you mean 'dtype'?"),
         ("quantization.weights: {dtype: $bit}", "'$bit' is not in `parameters`; did you mean '$bits'?"),
         ("quantization.weights: {dtype: int5}", "unknown dtype 'int5'; did you mean"),
