@@ -69,7 +69,7 @@ class Run(Protocol):
         """What most of the time goes to."""
 
     def energy_by_component_j(self, prediction: Prediction) -> dict[str, float]:
-        """compute, cache, memory, links, static; sums to the run's energy."""
+        """compute, cache, each memory, links, static; sums to the run's energy."""
 
     def advice(self) -> str | None:
         """What would make it fit, where it does not."""
@@ -138,7 +138,7 @@ class Prediction:
 
     @property
     def energy_by_component_j(self) -> Mapping[str, float]:
-        """compute, cache, memory, links, static; sums to the run's energy."""
+        """compute, cache, each memory, links, static; sums to the run's energy."""
         return self.run.energy_by_component_j(self)
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from simulator.advice import what_would_fit
-from simulator.cost.layout import R_CACHE_J, R_COMPUTE_J, R_ENERGY, R_LINK_J
+from simulator.cost.layout import R_CACHE_J, R_COMPUTE_J, R_ENERGY, R_LINK_J, R_MEMORY
 from simulator.cost.runner import StaticBatch
 from simulator.explain import explain_ops, terms
 from simulator.mapping.place import Need, Placement
@@ -118,7 +118,11 @@ class BatchRun:
         totals = [value * replicas for value in self._totals()]
         side_j = sum(turn.repeats * turn.side_j for turn in self.turns) * replicas
         parts = {"compute": totals[R_COMPUTE_J], "cache": totals[R_CACHE_J], "links": totals[R_LINK_J]}
-        parts["memory"] = max(0.0, totals[R_ENERGY] - sum(parts.values()))
+        names = self.predictor.runner.table.memory_names
+        for position, name in enumerate(names):
+            joules = totals[R_MEMORY + len(names) + position]
+            if joules:
+                parts[f"memory {name}"] = joules
         if side_j:
             parts["encoder and vision"] = side_j
         parts["static"] = max(0.0, prediction.energy_j - totals[R_ENERGY] - side_j)

@@ -38,7 +38,7 @@ NUM_FEATURES = 6
 # Rows of a placement: which memory holds what.
 PLACE_WEIGHT, PLACE_CACHE, PLACE_ACTIVATION, NUM_PLACES = range(4)
 
-# What is recorded of an op, before the columns of the memories.
+# What is recorded of an op, before the columns of the memories: seconds of each, then joules of each.
 (
     R_TIME,
     R_COMPUTE,
@@ -204,7 +204,7 @@ class Tables(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """What the arithmetic writes into, with C = R_MEMORY + M columns."""
+    """What the arithmetic writes into, with C = R_MEMORY + 2 M columns."""
 
     times: Any
     """(M,) seconds of each memory for the op in hand."""

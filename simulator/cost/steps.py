@@ -137,14 +137,17 @@ def add_op(
             best[R_UNIT] = float(u)
             for m in range(memories):
                 best[R_MEMORY + m] = s.times[m]
+                best[R_MEMORY + memories + m] = (
+                    s.times[m] * t.bandwidth[u * memories + m] * t.byte_joules[u * memories + m]
+                )
     if best[R_TIME] < 0.0:
         return False
     for column in (R_TIME, R_COMPUTE, R_CACHE, R_LAUNCH, R_ENERGY, R_COMPUTE_J, R_CACHE_J):
         record[column] += op.repeat * best[column]
     record[R_UNIT] = best[R_UNIT]
     record[R_KERNELS] += op.repeat * op.kernels
-    for m in range(memories):
-        record[R_MEMORY + m] += op.repeat * best[R_MEMORY + m]
+    for column in range(R_MEMORY, R_MEMORY + 2 * memories):
+        record[column] += op.repeat * best[column]
     return True
 
 

@@ -83,7 +83,7 @@ class Table:
     @property
     def columns(self) -> int:
         """Width of a record."""
-        return R_MEMORY + len(self.memory_names)
+        return R_MEMORY + 2 * len(self.memory_names)
 
 
 def build_table(
