@@ -294,8 +294,7 @@ def op_on_unit(
                 time = vector
                 compute = vector_compute
                 cache_s = 0.0
-            else:
-                memory_time(bandwidth, at, place, weight, cache, spill, times)
+            memory_time(bandwidth, at, place, weight, cache, spill, times)
         record[R_COMPUTE] = compute
         record[R_CACHE] = cache_s
         return time
