@@ -108,7 +108,7 @@ def build_table(
         units=units,
         unit_names=tuple(unit.name for unit in machine.units),
         bandwidth=[unit.read_bytes_per_s for unit in machine.units],
-        byte_joules=[unit.read_joules_per_byte for unit in machine.units],
+        byte_joules=[_byte_joules(unit, calibration.transport.value) for unit in machine.units],
         memory_names=tuple(_qualified(memory.part, memory.name, machine) for memory in machine.memories),
         links=[_link_row(op, machine, engine, link_share, link_latency_s) for op in ops],
         efficiency=efficiency,
@@ -237,6 +237,14 @@ def _joules(op: Op, unit: Unit, machine: Machine) -> float:
         nearest = min(unit.joules_per_flop, key=lambda known: abs(BITS[known] - BITS[dtype]))
         return unit.joules_per_flop[nearest] * BITS[dtype] / BITS[nearest]
     return 0.4 * max(0.0, machine.tdp_w - machine.static_w) / max(unit.peak_flop_per_s.values())
+
+
+def _byte_joules(unit: Unit, transport: float) -> tuple[float, ...]:
+    """J per byte from each memory; what a unit reads at the bandwidth of its own bank does not cross the chip."""
+    return tuple(
+        joules + (0.0 if position == unit.near and unit.near_inside else transport)
+        for position, joules in enumerate(unit.read_joules_per_byte)
+    )
 
 
 def _unit_row(unit: Unit, machine: Machine, launch_s: float | None) -> UnitRow:

@@ -39,6 +39,8 @@ class Unit:
     runs: frozenset[str]
     near: int | None
     """Index of the memory it sits next to."""
+    near_inside: bool
+    """Sits inside that memory: reads it at an internal bandwidth of its own."""
     read_bytes_per_s: tuple[float, ...]
     """Bandwidth from each memory of the machine; 0 where there is no path."""
     read_joules_per_byte: tuple[float, ...]
@@ -255,6 +257,7 @@ def _unit(
         tile=(tile[0], tile[1]),
         runs=frozenset(unit.runs or _RUNS[unit.kind]),
         near=names.index((part.name, near)) if near is not None else None,
+        near_inside=unit.near_bandwidth is not None,
         read_bytes_per_s=tuple(bandwidths),
         read_joules_per_byte=tuple(energies),
         reuse_rows=unit.reuse.value if unit.reuse else 0.0,

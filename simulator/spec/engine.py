@@ -12,7 +12,7 @@ from pydantic import Field
 
 from simulator.spec.hardware import DeviceClass, Source
 from simulator.spec.loader import Spec
-from simulator.spec.quantity import Count, Fraction, Size, Time
+from simulator.spec.quantity import Count, EnergyPerByte, Fraction, Size, Time
 
 
 class EngineSpec(Spec):
@@ -117,6 +117,9 @@ class Calibration(Spec):
     """Share of the vector peak that recurrences sustain."""
     cache_bandwidth: Fraction
     """Share of the last-level cache's bandwidth that tiles stream at."""
+    transport: EnergyPerByte
+    """Energy of a byte on its way through the chip, from the memory's interface to the cores: controller, crossbar, cache
+    and registers. On top of the memory's own energy; not for a unit that sits next to its memory."""
     launch: Time | None = None
     """Replaces the device's own `overhead.launch`: kernel to kernel, with the tail of the one and the ramp of the next."""
     multicast: Count

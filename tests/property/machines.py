@@ -70,7 +70,8 @@ def machines(draw: st.DrawFn, *, roomy: bool = False, single_memory: bool = Fals
     def unit(name: str, kind: str, peak: float, runs: frozenset[str], **changes: Any) -> Unit:
         made = Unit(
             name=name, part="", kind=kind, peak_flop_per_s={"bf16": peak, "fp16": peak, "fp32": peak / 2}, count=cores,
-            tile=tile, runs=runs, near=near, read_bytes_per_s=tuple(bandwidths), read_joules_per_byte=tuple(joules),
+            tile=tile, runs=runs, near=near, near_inside=False, read_bytes_per_s=tuple(bandwidths),
+            read_joules_per_byte=tuple(joules),
             reuse_rows=0.0, joules_per_flop={"bf16": 0.6e-12, "fp32": 2e-12}, launch_s=launch_s, host_launch_s=2e-6,
         )  # fmt: skip
         return replace(made, **changes)
@@ -83,7 +84,7 @@ def machines(draw: st.DrawFn, *, roomy: bool = False, single_memory: bool = Fals
         inside = tuple(4.0 * speed if position == near else 0.0 for position, speed in enumerate(bandwidths))
         units.append(
             unit("bank", "vector", 2.0 * 4.0 * main_bandwidth, BANK_WORK, count=512.0, tile=(16, 16), reuse_rows=1.0,
-                 read_bytes_per_s=inside, read_joules_per_byte=tuple(0.2 * part for part in joules))
+                 near_inside=True, read_bytes_per_s=inside, read_joules_per_byte=tuple(0.2 * part for part in joules))
         )  # fmt: skip
     static_w = draw(st.floats(1.0, 200.0))
     topology = draw(st.sampled_from(["switch", "ring", "mesh"]))

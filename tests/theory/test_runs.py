@@ -23,7 +23,7 @@ def machine() -> Machine:
     """One unit and one memory, nothing else."""
     unit = Unit(
         name="unit", part="", kind="vector", peak_flop_per_s={"bf16": PEAK, "fp32": PEAK}, count=1.0, tile=(128, 128),
-        runs=EVERY, near=0, read_bytes_per_s=(BANDWIDTH,), read_joules_per_byte=(0.0,), reuse_rows=0.0,
+        runs=EVERY, near=0, near_inside=False, read_bytes_per_s=(BANDWIDTH,), read_joules_per_byte=(0.0,), reuse_rows=0.0,
         joules_per_flop={"bf16": 0.0}, launch_s=0.0, host_launch_s=0.0,
     )  # fmt: skip
     memory = MemoryLevel("main", "", "main", 1e13, BANDWIDTH, 0.0, ROLES, "DRAM", True)
