@@ -77,6 +77,7 @@ class Predictor:
             prefill_s=engine.host_prefill_s,
             per_sequence_s=engine.host_per_sequence_s,
             kernel_s=max((unit.host_launch_s for unit in machine.units), default=0.0) * engine.kernel_host_factor,
+            gap_s=engine.kernel_gap_s,
             graph_decode=float(engine.graph_decode or engine.ideal),
             graph_prefill=float(engine.graph_prefill or engine.ideal),
             max_tokens=engine.max_batched_tokens,

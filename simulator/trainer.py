@@ -193,7 +193,7 @@ class Trainer:
         engine = resolved.engine
         kernel_s = max((unit.host_launch_s for unit in machine.units), default=0.0) * engine.kernel_host_factor
         graphs = float(engine.graph_prefill or engine.ideal)
-        host = HostRow(0.0, engine.host_prefill_s, 0.0, kernel_s, graphs, graphs, float("inf"))
+        host = HostRow(0.0, engine.host_prefill_s, 0.0, kernel_s, engine.kernel_gap_s, graphs, graphs, float("inf"))
         shared = efficiency(machine, engine, resolved.calibration)
         found = []
         for part in self.parts:

@@ -28,6 +28,7 @@ class Engine:
     host_prefill_s: float
     host_per_sequence_s: float
     kernel_host_factor: float
+    kernel_gap_s: float
     graph_decode: bool
     graph_prefill: bool
     unfused: frozenset[str]
@@ -68,6 +69,7 @@ def _load_engine(path: Path, stamp: int) -> Engine:
         host_prefill_s=spec.host_prefill.value,
         host_per_sequence_s=spec.host_per_sequence.value,
         kernel_host_factor=spec.kernel_host_factor.value,
+        kernel_gap_s=spec.kernel_gap.value,
         graph_decode=spec.graph_decode,
         graph_prefill=spec.graph_prefill,
         unfused=frozenset(spec.unfused),

@@ -155,6 +155,8 @@ class HostRow(NamedTuple):
     per_sequence_s: float
     kernel_s: float
     """To issue one kernel without a graph."""
+    gap_s: float
+    """That the device stands still before each op without a graph."""
     graph_decode: float
     graph_prefill: float
     max_tokens: float

@@ -196,7 +196,8 @@ def time_step(chosen: Any, slices: Any, t: Tables, s: Scratch) -> int:
 
 def step_seconds(totals: Floats, host: HostRow, sequences: float, decoding: bool) -> float:
     """Seconds of a step: the device or the host's launches, whichever is slower, then what the device waits for."""
-    graph = host.graph_decode if decoding else host.graph_prefill
-    issue = 0.0 if graph > 0.0 else totals[R_KERNELS] * host.kernel_s
-    waited = host.step_s if decoding else host.prefill_s
-    return float(max(totals[R_TIME], issue) + waited + host.per_sequence_s * sequences)
+    waited = (host.step_s if decoding else host.prefill_s) + host.per_sequence_s * sequences
+    if (host.graph_decode if decoding else host.graph_prefill) > 0.0:
+        return float(totals[R_TIME] + waited)
+    kernels = totals[R_KERNELS]
+    return float(max(totals[R_TIME] + kernels * host.gap_s, kernels * host.kernel_s) + waited)

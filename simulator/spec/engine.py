@@ -34,6 +34,9 @@ class EngineSpec(Spec):
     """Further host time per sequence of a step."""
     kernel_host_factor: Fraction
     """Host time to issue one kernel, over the device's own `host_launch`, where no graph is replayed."""
+    kernel_gap: Time
+    """Time that the device stands still before each op where no graph is replayed: an op may be several small kernels,
+    each issued after the last has been seen to start."""
     graph_decode: bool
     """Decode steps replay a captured graph: kernels cost no host time."""
     graph_prefill: bool = False

@@ -104,7 +104,8 @@ def engines(draw: st.DrawFn) -> Engine:
     return replace(
         load_engine("vllm"), name="drawn", title="Drawn", ideal=False, host_step_s=draw(st.sampled_from([0.0, 1e-3])),
         host_prefill_s=draw(st.sampled_from([0.0, 3e-3])), host_per_sequence_s=draw(st.sampled_from([0.0, 1e-5])),
-        kernel_host_factor=draw(st.sampled_from([0.0, 1.0, 3.0])), graph_decode=draw(st.booleans()),
+        kernel_host_factor=draw(st.sampled_from([0.0, 1.0, 3.0])),
+        kernel_gap_s=draw(st.sampled_from([0.0, 5e-6])), graph_decode=draw(st.booleans()),
         graph_prefill=draw(st.booleans()), unfused=draw(st.sampled_from([frozenset(), frozenset({"all"})])),
         norm_kernels=float(draw(st.integers(1, 3))), compute_factor=1.0, bandwidth_factor=1.0,
         memory_fraction=draw(st.sampled_from([0.8, 0.95, 1.0])), workspace_bytes=0.0,
