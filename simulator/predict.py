@@ -142,10 +142,13 @@ class Predictor:
         )
 
     def _turns(self, need: Need, batch: int, prompt: float, output: int, source: float) -> tuple[Turn, ...]:
-        """The batch at once; or, when not all its caches fit, as many turns of all that fit and one of the rest."""
+        """The batch at once; or, when not all its caches fit, as many turns of all that fit and one of the rest.
+
+        What does not fit even for one sequence is timed at once, as if there were room.
+        """
         at_once = batch
         if need.total > self.placer.capacity_bytes and need.cache > 0.0 and not self.resolved.engine.ideal:
-            at_once = self._most_at_once(batch, prompt, prompt + output, source)
+            at_once = self._most_at_once(batch, prompt, prompt + output, source) or batch
         full, rest = divmod(batch, at_once)
         turns = [self._turn(at_once, full, prompt, output, source)]
         if rest:
@@ -153,8 +156,8 @@ class Predictor:
         return tuple(turns)
 
     def _most_at_once(self, batch: int, prompt: float, total: float, source: float) -> int:
-        """The largest batch whose tensors fit; 1 if none does."""
-        low, high = 1, batch
+        """The largest batch, below `batch`, whose tensors fit; 0 if none does."""
+        low, high = 0, batch
         while high - low > 1:
             middle = (low + high) // 2
             if self.need(middle, prompt, total, source).total <= self.placer.capacity_bytes:
