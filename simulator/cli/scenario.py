@@ -17,6 +17,7 @@ WORK: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--batch",), {"type": int, "default": 1, "show_default": True, "help": "Sequences that run together."}),
     (("--input", "input_tokens"), {"type": int, "default": 512, "show_default": True, "help": "Prompt tokens."}),
     (("--output", "output_tokens"), {"type": int, "default": 128, "show_default": True, "help": "Generated tokens."}),
+    (("--max-context",), {"type": int, "help": "Replaces the model's own limit on input and output in sum."}),
     (("--images",), {"type": int, "default": 0, "help": "Images per sequence, for vision-language models."}),
 )
 DIVISION: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (

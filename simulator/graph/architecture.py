@@ -37,6 +37,10 @@ class Attention:
     """Width of a value head where it differs from head_dim."""
     shares_kv: bool = False
     """Reads the cache of an earlier layer: no key and value projections, no cache of its own (Gemma 3n)."""
+    input_dim: int | None = None
+    """Width of what queries, keys and values are projected from, where it differs from hidden (Zamba's joined input)."""
+    relative_positions: int = 0
+    """Relative positions whose embeddings are scored against queries and against keys (DeBERTa); 0 without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ class SelectiveScan:
 class LinearAttention:
     """A recurrence with a matrix state per head: DeltaNet, gated DeltaNet, lightning attention, RWKV time mixing."""
 
-    flavour: Literal["gated_delta", "lightning", "rwkv5", "rwkv6", "rwkv7", "retention", "kda"]
+    flavour: Literal["gated_delta", "lightning", "rwkv5", "rwkv6", "rwkv7", "retention", "kda", "mlstm"]
     key_heads: int
     value_heads: int
     key_dim: int
@@ -85,6 +89,24 @@ class LinearAttention:
     conv: int = 0
     lora_ranks: tuple[int, ...] = ()
     """Ranks of the low-rank gates (RWKV-6/7, KDA), in the order of the paper."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShortConvolution:
+    """A gated depthwise convolution over the last `conv` tokens (LFM2): in (3 d), gate, convolve, gate, out."""
+
+    conv: int
+    bias: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GatedRecurrence:
+    """A recurrence with one number of state per channel (Griffin's RG-LRU): two branches, a convolution, two gates."""
+
+    inner: int
+    conv: int
+    gate_blocks: int
+    """The gates' matrices are block-diagonal: so many blocks of inner / gate_blocks squared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +138,13 @@ class MixtureOfExperts:
     """A hidden -> 1 gate on the shared expert (Qwen2-MoE)."""
     dense_intermediate: int = 0
     """A dense MLP beside the routed ones (Arctic)."""
+    zero_experts: int = 0
+    """Further choices of the router that return their input: `top_k` counts them, and so on average only
+    top_k experts / (experts + zero_experts) experts of a token compute (LongCat-Flash)."""
 
 
-Mixer = Attention | LatentAttention | SelectiveScan | LinearAttention
+Recurrence = SelectiveScan | LinearAttention | ShortConvolution | GatedRecurrence
+Mixer = Attention | LatentAttention | Recurrence
 Channel = FeedForward | MixtureOfExperts
 
 
@@ -145,6 +171,9 @@ class Block:
     """All repeats use the weights of one (ALBERT, Zamba's shared block)."""
     extra_parameters: int = 0
     """Further weights per layer too small to have an op of their own (layer scales, per-layer projections)."""
+    adapters: tuple[tuple[int, int], ...] = ()
+    """(in, out) of further matrices on every token. Each layer has its own, also where `shared_weights` (Zamba2's
+    low-rank adapters and the projection behind its shared block)."""
 
 
 @dataclass(frozen=True, slots=True)

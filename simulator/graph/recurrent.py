@@ -1,4 +1,4 @@
-"""Recurrent mixers as ops: Mamba-1 and -2, DeltaNet and its gated form, lightning attention, RWKV.
+"""Recurrent mixers as ops: Mamba-1 and -2, DeltaNet and its gated form, lightning attention, RWKV, RG-LRU, LFM2.
 
 A recurrence reads and writes a state of fixed size per sequence and costs the same for every token, however long the
 past. Prefill runs the chunked form, whose FLOPs are of the same order; both are counted as the plain recurrence.
@@ -6,7 +6,13 @@ past. Prefill runs the chunked form, whose FLOPs are of the same order; both are
 
 from __future__ import annotations
 
-from simulator.graph.architecture import LinearAttention, SelectiveScan
+from simulator.graph.architecture import (
+    GatedRecurrence,
+    LinearAttention,
+    Recurrence,
+    SelectiveScan,
+    ShortConvolution,
+)
 from simulator.graph.counts import TOKENS, elementwise, linear, weight
 from simulator.graph.op import Op, Tensor
 from simulator.graph.step import Amount
@@ -15,10 +21,14 @@ STATE_DTYPE = "fp32"
 """Recurrent states are kept in fp32 by the reference implementations."""
 
 
-def recurrent_ops(part: SelectiveScan | LinearAttention, hidden: int, dtype: str, name: str = "") -> list[Op]:
+def recurrent_ops(part: Recurrence, hidden: int, dtype: str, name: str = "") -> list[Op]:
     """The ops of one recurrent mixer, from the normed input to its output projection."""
     if isinstance(part, LinearAttention):
         return _linear_attention_ops(part, hidden, dtype, name)
+    if isinstance(part, ShortConvolution):
+        return _short_convolution_ops(part, hidden, dtype, name)
+    if isinstance(part, GatedRecurrence):
+        return _gated_recurrence_ops(part, hidden, dtype, name)
     if part.version == 1:
         return _mamba1_ops(part, hidden, dtype, name)
     return _mamba2_ops(part, hidden, dtype, name)
@@ -112,6 +122,54 @@ def _mamba2_ops(part: SelectiveScan, hidden: int, dtype: str, name: str) -> list
     return ops
 
 
+def _short_convolution_ops(part: ShortConvolution, hidden: int, dtype: str, name: str) -> list[Op]:
+    """in: d -> (b, c, x), each d wide; c * conv(b * x); out: d -> d. The two products are counted in the gate."""
+    return [
+        linear(
+            f"{name}in_proj", TOKENS, 3 * hidden, hidden, dtype=dtype, split="column", bias=part.bias, block="mixer"
+        ),
+        elementwise(
+            f"{name}gates",
+            TOKENS,
+            reads=4 * hidden,
+            writes=2 * hidden,
+            flops=2.0 * hidden,
+            dtype=dtype,
+            split=True,
+            block="mixer",
+            fused=True,
+        ),
+        _convolution(f"{name}conv", hidden, part.conv, part.bias, dtype),
+        linear(f"{name}out_proj", TOKENS, hidden, hidden, dtype=dtype, split="row", bias=part.bias, block="mixer"),
+    ]
+
+
+def _gated_recurrence_ops(part: GatedRecurrence, hidden: int, dtype: str, name: str) -> list[Op]:
+    """De et al., arXiv 2402.19427: in (2 w, biased), conv, two block-diagonal gates, scan of w states, gate, out.
+
+    Scan: h = a h + sqrt(1 - a^2) (i x) with a = exp(-8 softplus(L) r): about 12 FLOPs per channel and token.
+    """
+    inner, blocks = part.inner, part.gate_blocks
+    side = inner // blocks
+    return [
+        linear(f"{name}in_proj", TOKENS, 2 * inner, hidden, dtype=dtype, split="column", bias=True, block="mixer"),
+        _convolution(f"{name}conv", inner, part.conv, True, dtype),
+        linear(
+            f"{name}gate_proj",
+            TOKENS * (2.0 * blocks),
+            side,
+            side,
+            dtype=dtype,
+            split="heads",
+            bias=True,
+            groups=2 * blocks,
+            block="mixer",
+        ),
+        _scan(f"{name}scan", inner, 12.0 * inner, reads=4 * inner, writes=inner, weights=inner, dtype=dtype),
+        linear(f"{name}out_proj", TOKENS, hidden, inner, dtype=dtype, split="row", bias=True, block="mixer"),
+    ]
+
+
 def _linear_attention_ops(part: LinearAttention, hidden: int, dtype: str, name: str) -> list[Op]:
     """q, k (h_k d_k), v and an output gate (h_v d_v), optional convolution and low-rank gates, scan, norm, out.
 
@@ -177,6 +235,7 @@ _PROJECTED: dict[str, tuple[tuple[int, int], int, float]] = {
     "kda": ((2, 1), 1, 9.0),
     "lightning": ((2, 2), 0, 6.0),
     "retention": ((2, 2), 0, 6.0),
+    "mlstm": ((2, 2), 2, 6.0),
     "rwkv5": ((2, 2), 0, 6.0),
     "rwkv6": ((2, 2), 0, 7.0),
     "rwkv7": ((2, 1), 0, 9.0),

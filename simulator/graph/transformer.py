@@ -22,7 +22,7 @@ from simulator.graph.ends import embedding_ops, head_ops
 from simulator.graph.latent import latent_attention_ops
 from simulator.graph.op import Graph, Op, Routing, Tensor, verify
 from simulator.graph.recurrent import recurrent_ops
-from simulator.graph.step import Span
+from simulator.graph.step import Amount, Span
 
 
 def transformer_graph(architecture: Architecture) -> Graph:
@@ -66,12 +66,17 @@ def block_ops(block: Block, hidden: int, dtype: str, prefix: str = "") -> list[O
                     fused=True,
                 )
             )
+    shared = len(ops)
+    for position, (inputs, outputs) in enumerate(block.adapters):
+        ops.append(linear(f"adapter.{position}", TOKENS, outputs, inputs, dtype=dtype))
     if block.extra_parameters and ops:
         ops[0] = replace(
             ops[0], tensors=(*ops[0].tensors, weight(block.extra_parameters / ops[0].repeat, dtype, name="extra"))
         )
     stored_share = 1.0 / block.repeat if block.shared_weights else 1.0
-    return [_placed(op, prefix, block.repeat, stored_share) for op in ops]
+    return [
+        _placed(op, prefix, block.repeat, stored_share if position < shared else 1.0) for position, op in enumerate(ops)
+    ]
 
 
 def mixer_ops(part: Mixer, hidden: int, dtype: str, name: str = "") -> list[Op]:
@@ -98,7 +103,7 @@ def attention_ops(part: Attention, hidden: int, dtype: str, name: str = "") -> l
             f"{name}{'qkv' if own_kv else 'q'}_proj",
             TOKENS,
             projected,
-            hidden,
+            part.input_dim or hidden,
             dtype=dtype,
             split="column",
             bias=part.qkv_bias,
@@ -146,6 +151,8 @@ def attention_ops(part: Attention, hidden: int, dtype: str, name: str = "") -> l
         cached=part.causal or part.cross,
         kept=not part.shares_kv,
     )
+    if part.relative_positions:
+        ops.extend(_relative_position_ops(part, hidden, dtype, name))
     if part.sinks:
         scores = replace(scores, tensors=(*scores.tensors, weight(part.heads, dtype, name="sinks", split=True)))
     ops.append(scores)
@@ -176,6 +183,39 @@ def attention_ops(part: Attention, hidden: int, dtype: str, name: str = "") -> l
         )
     )
     return ops
+
+
+def _relative_position_ops(part: Attention, hidden: int, dtype: str, name: str) -> list[Op]:
+    """Content to position and position to content (He et al., arXiv 2006.03654), with the weights of q and k.
+
+    Projects P position embeddings twice per step, and scores each token's query and key against all P of them:
+    4 P h d FLOPs per token. P read-only vectors per head stand for the operand of the scores.
+    """
+    positions, width = part.relative_positions, part.heads * part.head_dim
+    rows = Amount(const=float(positions))
+    return [
+        linear(
+            f"{name}position_proj",
+            rows,
+            2 * width,
+            hidden,
+            dtype=dtype,
+            split="column",
+            block="attention",
+            resident=False,
+        ),
+        linear(
+            f"{name}position_scores",
+            TOKENS * (2.0 * part.heads),
+            positions,
+            part.head_dim,
+            dtype=dtype,
+            split="heads",
+            groups=2 * part.heads,
+            block="attention",
+            resident=False,
+        ),
+    ]
 
 
 def channel_ops(part: Channel, hidden: int, dtype: str) -> list[Op]:
@@ -220,14 +260,19 @@ def feed_forward_ops(part: FeedForward, hidden: int, dtype: str, name: str = "")
 
 
 def expert_ops(part: MixtureOfExperts, hidden: int, dtype: str) -> list[Op]:
-    """Router, dispatch, routed experts (top_k rows per token spread over the experts), combine, shared experts."""
-    routing = Routing(part.experts, part.top_k)
-    routed = TOKENS * part.top_k
+    """Router, dispatch, routed experts (top_k rows per token spread over the experts), combine, shared experts.
+
+    Choices that fall on `zero_experts` neither travel nor compute; a balanced router is assumed.
+    """
+    choices = part.experts + part.zero_experts
+    top_k = part.top_k * part.experts / choices if part.zero_experts else part.top_k
+    routing = Routing(part.experts, top_k)
+    routed = TOKENS * top_k
     wide = part.intermediate * (2 if part.gated else 1)
     ops = [
-        linear("router", TOKENS, part.experts, hidden, dtype=dtype, bias=part.router_bias, block="ffn"),
-        _all_to_all("dispatch", hidden * part.top_k, dtype),
-        elementwise("permute", TOKENS, reads=hidden, writes=hidden * part.top_k, flops=0.0, dtype=dtype, block="ffn"),
+        linear("router", TOKENS, choices, hidden, dtype=dtype, bias=part.router_bias, block="ffn"),
+        _all_to_all("dispatch", hidden * top_k, dtype),
+        elementwise("permute", TOKENS, reads=hidden, writes=hidden * top_k, flops=0.0, dtype=dtype, block="ffn"),
         linear(
             "experts_gate_up" if part.gated else "experts_up",
             routed,
@@ -266,13 +311,13 @@ def expert_ops(part: MixtureOfExperts, hidden: int, dtype: str) -> list[Op]:
         elementwise(
             "combine",
             TOKENS,
-            reads=hidden * part.top_k,
+            reads=hidden * top_k,
             writes=hidden,
-            flops=2.0 * hidden * part.top_k,
+            flops=2.0 * hidden * top_k,
             dtype=dtype,
             block="ffn",
         ),
-        _all_to_all("collect", hidden * part.top_k, dtype),
+        _all_to_all("collect", hidden * top_k, dtype),
     ]
     if part.shared_intermediate:
         shared = FeedForward(part.shared_intermediate, gated=part.gated, bias=part.bias)
@@ -284,17 +329,17 @@ def expert_ops(part: MixtureOfExperts, hidden: int, dtype: str) -> list[Op]:
     return ops
 
 
-def cross_key_value_ops(architecture: Architecture, source_hidden: int) -> list[Op]:
-    """The decoder's key and value projections of the encoder's output, run once per source token."""
+def cross_key_value_ops(architecture: Architecture, source_hidden: int, rows: Amount = TOKENS) -> list[Op]:
+    """The decoder's key and value projections of the encoder's output, run once per source token (`rows`)."""
     ops = []
     for position, block in enumerate(architecture.blocks):
-        part = block.cross
+        part = block.cross or (block.mixer if isinstance(block.mixer, Attention) and block.mixer.cross else None)
         if part is not None:
             width = part.kv_heads * (part.head_dim + (part.value_dim or part.head_dim))
             ops.append(
                 linear(
                     f"cross_kv.{position}",
-                    TOKENS,
+                    rows,
                     width,
                     source_hidden,
                     dtype=architecture.dtype,
@@ -307,7 +352,7 @@ def cross_key_value_ops(architecture: Architecture, source_hidden: int) -> list[
     return ops
 
 
-def _all_to_all(name: str, width: int, dtype: str) -> Op:
+def _all_to_all(name: str, width: float, dtype: str) -> Op:
     message = Tensor("message", "activation", dtype, read=TOKENS * width)
     return Op(
         name,
