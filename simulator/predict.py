@@ -181,7 +181,8 @@ class Predictor:
         generated = output if model.decode else 1
         if model.encoder is not None:
             return 1.0, generated, float(model.source_tokens or prompt)
-        return float(prompt + self.resolved.scenario.images * model.image_tokens), generated, 0.0
+        images = self.resolved.scenario.images
+        return float(prompt + images * model.image_tokens), generated, float(images * model.image_source_tokens)
 
     def need(self, batch: float, prompt: float, total_tokens: float, source: float) -> Need:
         """Bytes of one rank for `batch` sequences of `total_tokens` each."""

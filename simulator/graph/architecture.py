@@ -39,6 +39,8 @@ class Attention:
     """Reads the cache of an earlier layer: no key and value projections, no cache of its own (Gemma 3n)."""
     input_dim: int | None = None
     """Width of what queries, keys and values are projected from, where it differs from hidden (Zamba's joined input)."""
+    query_rank: int | None = None
+    """Queries pass through so narrow a normed vector (multi-matrix factorisation attention, Step-3)."""
     relative_positions: int = 0
     """Relative positions whose embeddings are scored against queries and against keys (DeBERTa); 0 without them."""
 
@@ -230,6 +232,8 @@ class Architecture:
     """Number format of the published weights."""
     extra_parameters: int = 0
     """Weights outside the blocks that no op above accounts for."""
+    stem: tuple[tuple[float, int, int], ...] = ()
+    """(rows per token, in, out) of the layers that make tokens from samples, as matrices: in = channels times kernel."""
     fixed_tokens: int | None = None
     """Tokens of every sample where the input size is fixed (patches of a ViT, frames of a Whisper encoder)."""
     decode: bool = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from simulator.graph.architecture import Architecture, VisionTower
+from simulator.graph.architecture import Architecture, Attention, VisionTower
 from simulator.graph.counts import elementwise, linear
 from simulator.graph.op import Graph, Op, Tensor, verify
 from simulator.graph.step import Amount
@@ -28,6 +28,8 @@ class Model:
     """Runs once per image; counts are per `sequences`."""
     image_tokens: int = 0
     """Context that one image takes."""
+    image_source_tokens: int = 0
+    """Tokens of one image that cross-attention layers read in place of the context (Llama 3.2 Vision)."""
     source_tokens: int | None = None
     """Source length where the encoder's input has a fixed size (audio frames)."""
     max_context: int | None = None
@@ -71,12 +73,15 @@ def model_from_architecture(architecture: Architecture) -> Model:
         encoder = transformer_graph(architecture.encoder)
         encoder = encoder.with_ops([*encoder.ops, *cross_key_value_ops(architecture, architecture.encoder.hidden)])
     vision = _vision_graph(architecture.vision, architecture) if architecture.vision else None
+    crossed = any(isinstance(block.mixer, Attention) and block.mixer.cross for block in architecture.blocks)
+    image_tokens = architecture.vision.tokens if architecture.vision else 0
     return Model(
         architecture.name,
         graph,
         encoder,
         vision,
-        image_tokens=architecture.vision.tokens if architecture.vision else 0,
+        image_tokens=0 if crossed else image_tokens,
+        image_source_tokens=image_tokens if crossed else 0,
         source_tokens=architecture.encoder.fixed_tokens if architecture.encoder else None,
         max_context=architecture.max_context,
         decode=architecture.decode,
@@ -155,6 +160,8 @@ def _vision_graph(tower: VisionTower, architecture: Architecture) -> Graph:
                 block="vision",
             )
         )
+    if tower.projector:  # Layers that attend to the image instead of holding it in the context.
+        ops.extend(cross_key_value_ops(architecture, tower.projector[-1][1], Amount(tokens=share)))
     graph = Graph(f"{architecture.name}.vision", tuple(_vision_op(op) for op in ops), tower.hidden, dtype)
     return verify(per_sample(graph, tower.patches), "vision")
 

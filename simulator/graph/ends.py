@@ -40,10 +40,15 @@ def embedding_ops(architecture: Architecture) -> list[Op]:
 
 
 def _extra_only(architecture: Architecture) -> list[Op]:
+    stem = [
+        linear(f"stem.{position}", TOKENS * rows, outputs, inputs, dtype=architecture.dtype, block="embedding")
+        for position, (rows, inputs, outputs) in enumerate(architecture.stem)
+    ]
     extra = architecture.extra_parameters + architecture.position_embeddings * architecture.hidden
     if not extra:
-        return []
+        return stem
     return [
+        *stem,
         elementwise(
             "positions",
             TOKENS,
@@ -54,7 +59,7 @@ def _extra_only(architecture: Architecture) -> list[Op]:
             weights=extra,
             block="embedding",
             fused=True,
-        )
+        ),
     ]
 
 

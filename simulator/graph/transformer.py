@@ -97,7 +97,8 @@ def attention_ops(part: Attention, hidden: int, dtype: str, name: str = "") -> l
     value_dim = part.value_dim or part.head_dim
     query, keys, values = part.heads * part.head_dim, part.kv_heads * part.head_dim, part.kv_heads * value_dim
     own_kv = not (part.cross or part.shares_kv)
-    projected = query * (2 if part.output_gate else 1) + (keys + values if own_kv else 0)
+    wide = query * (2 if part.output_gate else 1)
+    projected = (part.query_rank or wide) + (keys + values if own_kv else 0)
     ops = [
         linear(
             f"{name}{'qkv' if own_kv else 'q'}_proj",
@@ -110,6 +111,11 @@ def attention_ops(part: Attention, hidden: int, dtype: str, name: str = "") -> l
             block="attention",
         ),
     ]
+    if part.query_rank is not None:
+        rank = part.query_rank
+        narrow = norm(f"{name}q_norm", rank, dtype=dtype, weights=rank, block="attention")
+        ops.append(replace(narrow, fused=True))
+        ops.append(linear(f"{name}q_up_proj", TOKENS, wide, rank, dtype=dtype, split="column", block="attention"))
     if part.qk_norm != "none":
         weights = 2 * part.head_dim if part.qk_norm == "head" else query + keys
         ops.append(
@@ -359,7 +365,7 @@ def _all_to_all(name: str, width: float, dtype: str) -> Op:
         "collective",
         (message,),
         rows=TOKENS,
-        n=width,
+        n=int(width),
         dtype=dtype,
         block="ffn",
         collective="all_to_all",

@@ -13,15 +13,29 @@ from typing import Any
 
 from simulator.errors import ImportFormatError, close_matches
 from simulator.graph.architecture import Architecture
-from simulator.importers import hf_dense, hf_encoders, hf_experts, hf_recurrent, hf_vision
+from simulator.importers import (
+    hf_dense,
+    hf_encoders,
+    hf_experts,
+    hf_hybrids,
+    hf_multimodal,
+    hf_recurrent,
+    hf_speech,
+    hf_translation,
+    hf_vision,
+)
 from simulator.importers.hf_reader import Config
 
 FAMILIES: dict[str, Callable[[Config], Architecture]] = {
     **hf_dense.FAMILIES,
     **hf_experts.FAMILIES,
     **hf_recurrent.FAMILIES,
+    **hf_hybrids.FAMILIES,
     **hf_encoders.FAMILIES,
     **hf_vision.FAMILIES,
+    **hf_multimodal.FAMILIES,
+    **hf_translation.FAMILIES,
+    **hf_speech.FAMILIES,
 }
 
 

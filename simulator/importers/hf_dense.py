@@ -87,6 +87,7 @@ STYLES: dict[str, Style] = {
     ),
     "glm": Style(qkv_bias=True, kv_heads=2, head_dim=128),
     "glm4": Style(qkv_bias="attention_bias", norms=4, kv_heads=2, head_dim=128),
+    "glm4v_text": Style(qkv_bias=True, norms=4, kv_heads=2),
     "orion": Style(norm_bias=True),
     "helium": LLAMA,
 }  # fmt: skip
@@ -212,6 +213,29 @@ def telechat(c: Config) -> Architecture:
     return network(c, style, [layer], embedding_norm=c.flag("embed_layernorm", False))
 
 
+def mimo(c: Config) -> Architecture:
+    """Qwen2's layers; the checkpoint also holds layers that predict further tokens, which plain decoding never runs.
+
+    Such a layer has three more norms than a usual one and a matrix that joins two vectors into one.
+    """
+    made = decoder(c, replace(QWEN2, qkv_bias=c.flag("attention_bias", True)))
+    hidden, part, mlp = made.hidden, attention(c, Style()), feed_forward(c, Style())
+    queries, keys = part.heads * part.head_dim, 2 * part.kv_heads * part.head_dim
+    bias = queries + keys if c.flag("attention_bias", True) else 0
+    layer = hidden * (2 * queries + keys + 3 * mlp.intermediate) + bias + 5 * hidden + 2 * hidden * hidden
+    return replace(made, extra_parameters=c.integer("num_nextn_predict_layers", 0, least=0) * layer)
+
+
+def persimmon(c: Config) -> Architecture:
+    """LayerNorm and biases everywhere, a squared ReLU; queries and keys normed per head, with biases too."""
+    normed = c.flag("qk_layernorm", True)
+    style = replace(GPT, learned_positions=None, rotary=True, tied=False, mlp_ratio=None, activation="relu2")
+    part = attention(c, style, qk_norm="head" if normed else "none")
+    extra = 2 * part.head_dim if normed else 0
+    layer = block(style, part, feed_forward(c, style), repeat=c.integer("num_hidden_layers"), extra_parameters=extra)
+    return network(c, style, [layer])
+
+
 def deci(c: Config) -> Architecture:
     """KV heads per layer, or a description of each layer (`block_configs`) with absent or narrower parts."""
     style, layers = LLAMA, c.integer("num_hidden_layers")
@@ -259,6 +283,8 @@ FAMILIES: dict[str, Callable[[Config], Architecture]] = {
     "cohere": cohere,
     "chatglm": chatglm,
     "qwen": qwen,
+    "mimo": mimo,
+    "persimmon": persimmon,
     "telechat": telechat,
     "telechat2": telechat,
     "deci": deci,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 from simulator.graph.architecture import Architecture, Attention, Block, Channel, FeedForward, MixtureOfExperts
 from simulator.importers.hf_parts import Style, attention, block, feed_forward, merge, network
@@ -64,6 +65,53 @@ def albert(c: Config) -> Architecture:
     )
 
 
+def electra(c: Config) -> Architecture:
+    """BERT with an embedding that may be narrower, a discriminator's head in place of the pooler."""
+    hidden, width = c.integer("hidden_size"), c.integer("embedding_size", 128)
+    layer = block(BERT, attention(c, BERT, causal=False), feed_forward(c, BERT), repeat=c.integer("num_hidden_layers"))
+    narrow = (c.integer("max_position_embeddings") + c.integer("type_vocab_size", 2, least=0) + 2) * width
+    extra = narrow + (hidden if width != hidden else 0) + hidden * hidden + 2 * hidden + 1
+    made = network(c, BERT, [layer], head="none", decode=False, final_norm=False, embedding_norm=False)
+    return replace(
+        made, head_bias=False, position_embeddings=0, extra_parameters=extra,
+        embedding_dim=width if width != hidden else None,
+    )  # fmt: skip
+
+
+def deberta(c: Config) -> Architecture:
+    """DeBERTa v2 and v3: twice position_buckets relative positions, normed, scored in every layer."""
+    hidden, layers = c.integer("hidden_size"), c.integer("num_hidden_layers")
+    style = replace(BERT, learned_positions=0 if c.flag("position_biased_input", True) else None)
+    longest = c.maybe("max_relative_positions") or c.integer("max_position_embeddings")
+    positions = 2 * (c.maybe("position_buckets") or longest) if c.flag("relative_attention", False) else 0
+    part = attention(c, style, causal=False, relative_positions=positions)
+    own = 0 if c.flag("share_att_key", False) or not positions else 2 * hidden * hidden + hidden
+    kernel = c.integer("conv_kernel_size", 0, least=0)
+    extra = positions * hidden + c.integer("type_vocab_size", 0, least=0) * hidden
+    extra += 2 * hidden if "layer_norm" in c.text("norm_rel_ebd", "none") else 0
+    extra += kernel * hidden * hidden + 3 * hidden if kernel else 0
+    masked = "MaskedLM" in " ".join(str(name) for name in c.items("architectures") or [])
+    layer = block(style, part, feed_forward(c, style), repeat=layers, extra_parameters=own)
+    return network(
+        c, style, [layer], final_norm=False, final_norm_bias=True, head="mlm" if masked else "none", head_bias=masked,
+        decode=False, extra_parameters=extra,
+    )  # fmt: skip
+
+
+def longformer(c: Config) -> Architecture:
+    """RoBERTa with a sliding window, and further projections for the few tokens that see all, which count as weights."""
+    made = bert(c)
+    widths = c.items("attention_window") if isinstance(c.data.get("attention_window"), list) else None
+    width = int(widths[0]) if widths else c.integer("attention_window", 512)
+    whole = made.hidden * made.hidden + made.hidden
+    blocks = [
+        replace(part, mixer=replace(part.mixer, window=width), extra_parameters=3 * whole)
+        for part in made.blocks
+        if isinstance(part.mixer, Attention)
+    ]
+    return replace(made, blocks=tuple(blocks))
+
+
 def modernbert(c: Config) -> Architecture:
     """Gated MLP, no biases, rotary; local attention of 128 but in every third layer; the first layer lacks a norm."""
     style = replace(BERT, qkv_bias="attention_bias", output_bias="attention_bias", mlp_bias="mlp_bias", gated=True,
@@ -108,7 +156,7 @@ def _channels(c: Config, dense: FeedForward, layers: int, side: str) -> list[Cha
     return [routed if step == 1 or i % step == 1 else dense for i in range(layers)]
 
 
-def _sides(c: Config, positions: int, source: int, fixed: bool) -> Architecture:
+def sides(c: Config, positions: int, source: int, fixed: bool) -> Architecture:
     """The encoder and decoder that BART and Whisper have in common."""
     hidden = c.integer("hidden_size")
 
@@ -140,7 +188,7 @@ def _sides(c: Config, positions: int, source: int, fixed: bool) -> Architecture:
 def bart(c: Config) -> Architecture:
     """Positions two longer than the context, a norm after each embedding and none at the end."""
     longest, hidden = c.integer("max_position_embeddings"), c.integer("hidden_size")
-    made = _sides(c, longest + 2, longest + 2, fixed=False)
+    made = sides(c, longest + 2, longest + 2, fixed=False)
     encoder = made.encoder
     if encoder is not None:
         encoder = replace(encoder, final_norm=False, max_context=longest, extra_parameters=2 * hidden)
@@ -150,7 +198,7 @@ def bart(c: Config) -> Architecture:
 def whisper(c: Config) -> Architecture:
     """Two convolutions over the spectrogram; 1500 source positions; keys without bias."""
     hidden, source = c.integer("hidden_size"), c.integer("max_source_positions", 1500)
-    made = _sides(c, c.integer("max_target_positions", 448), source, fixed=True)
+    made = sides(c, c.integer("max_target_positions", 448), source, fixed=True)
     stem = 3 * c.integer("num_mel_bins", 80) * hidden + hidden + 3 * hidden * hidden + hidden
     encoder = replace(made.encoder, extra_parameters=stem) if made.encoder else None
     return replace(made, encoder=encoder)
@@ -172,6 +220,59 @@ def vit(c: Config) -> Architecture:
     )  # fmt: skip
 
 
+def dinov2(c: Config) -> Architecture:
+    """A ViT without a classifier: layer scales, a token for masked patches, in the giant size a gated MLP."""
+    hidden, patch = c.integer("hidden_size"), c.integer("patch_size", 14)
+    style = replace(BERT, embedding_norm=False, qkv_bias=c.flag("qkv_bias", True))
+    wide = int(hidden * c.number("mlp_ratio", 4.0))
+    mlp = FeedForward(wide, gated=False, bias=True, activation="gelu")
+    if c.flag("use_swiglu_ffn", False):
+        mlp = FeedForward((int(wide * 2 / 3) + 7) // 8 * 8, bias=True)
+    layers = c.integer("num_hidden_layers")
+    layer = block(style, attention(c, style, causal=False), mlp, repeat=layers, extra_parameters=2 * hidden)
+    masked = c.flag("use_mask_token", True)
+    return _image_encoder(c, layer, patch, own=1, positions=True, extra=hidden if masked else 0, head="none")
+
+
+def deit(c: Config) -> Architecture:
+    """A ViT with a second token and a second classifier, for distillation."""
+    hidden, style = c.integer("hidden_size"), replace(BERT, embedding_norm=False)
+    layer = block(style, attention(c, style, causal=False), feed_forward(c, style))
+    layer = replace(layer, repeat=c.integer("num_hidden_layers"))
+    made = _image_encoder(c, layer, c.integer("patch_size", 16), own=2, positions=True, extra=0, head="class")
+    return replace(made, extra_parameters=made.extra_parameters + (hidden + 1) * made.classes)
+
+
+def beit(c: Config) -> Architecture:
+    """A ViT with relative positions in every layer, layer scales and keys without bias."""
+    hidden, patch = c.integer("hidden_size"), c.integer("patch_size", 16)
+    style = replace(BERT, embedding_norm=False)
+    part, side = attention(c, style, causal=False), c.integer("image_size", 224) // patch
+    table = ((2 * side - 1) ** 2 + 3) * part.heads if c.flag("use_relative_position_bias", False) else 0
+    scales = 2 * hidden if c.number("layer_scale_init_value", 0.1) > 0 else 0
+    layer = block(style, part, feed_forward(c, style), extra_parameters=table + scales - hidden)
+    layer = replace(layer, repeat=c.integer("num_hidden_layers"))
+    extra = hidden if c.flag("use_mask_token", False) else 0
+    positions = c.flag("use_absolute_position_embeddings", False)
+    return _image_encoder(c, layer, patch, own=1, positions=positions, extra=extra, head="class")
+
+
+def _image_encoder(
+    c: Config, layer: Block, patch: int, *, own: int, positions: bool, extra: int, head: Literal["class", "none"]
+) -> Architecture:
+    """A ViT of these layers with `own` tokens beside the patches."""
+    hidden = c.integer("hidden_size")
+    tokens = (c.integer("image_size", 224) // patch) ** 2 + own
+    labels = c.data.get("id2label")
+    classes = len(labels) if isinstance(labels, dict) and labels else c.integer("num_labels", 1000)
+    stem = ((1.0, c.integer("num_channels", 3) * patch * patch, hidden),)
+    return Architecture(
+        "", c.family, 0, hidden, (layer,), tokens, position_embeddings=tokens if positions else 0, head=head,
+        head_bias=head == "class", classes=classes, final_norm_bias=True, dtype=c.dtype(), decode=False, stem=stem,
+        extra_parameters=hidden + own * hidden + extra, fixed_tokens=tokens,
+    )  # fmt: skip
+
+
 FAMILIES: dict[str, Callable[[Config], Architecture]] = {
     "bert": bert,
     "roberta": bert,
@@ -179,6 +280,10 @@ FAMILIES: dict[str, Callable[[Config], Architecture]] = {
     "camembert": bert,
     "distilbert": distilbert,
     "albert": albert,
+    "electra": electra,
+    "deberta-v2": deberta,
+    "deberta_v2": deberta,
+    "longformer": longformer,
     "modernbert": modernbert,
     "t5": t5,
     "mt5": t5,
@@ -186,4 +291,7 @@ FAMILIES: dict[str, Callable[[Config], Architecture]] = {
     "bart": bart,
     "whisper": whisper,
     "vit": vit,
+    "dinov2": dinov2,
+    "deit": deit,
+    "beit": beit,
 }

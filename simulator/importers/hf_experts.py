@@ -261,10 +261,53 @@ def _gemma_channel(c: Config, style: Style, index: int, own: bool) -> Channel:
     return replace(experts(c), dense_intermediate=width)
 
 
+def longcat(c: Config) -> Architecture:
+    """Each layer is two of latent attention and dense MLP; the first also feeds routed experts, joined after the second.
+
+    256 of the router's 768 choices return their input. The widths of both MLPs are `ffn_hidden_size`.
+    """
+    style, layers, part = Style(), c.integer("num_layers"), latent(c)
+    dense = feed_forward(c, style, c.integer("ffn_hidden_size"))
+    routed = replace(
+        experts(c, width="expert_ffn_hidden_size", router_bias=True),
+        dense_intermediate=dense.intermediate,
+        zero_experts=c.integer("zero_expert_num", 256, least=0),
+    )
+    return network(c, style, [block(style, part, channel, repeat=layers) for channel in (routed, dense)])
+
+
+def bailing(c: Config) -> Architecture:
+    """Ling and Ring: after the first dense layers routed and shared experts; the second generation norms queries and keys.
+
+    Prediction layers for the next token (num_nextn_predict_layers) are not run and not counted.
+    """
+    style = Style(
+        qkv_bias="use_qkv_bias", output_bias="use_bias", mlp_bias="use_bias", kv_heads=c.maybe("num_key_value_heads"),
+        qk_norm="head" if c.flag("use_qk_norm", c.family.endswith("v2")) else "none",
+    )  # fmt: skip
+    biased = c.flag("moe_router_enable_expert_bias", c.family.endswith("v2"))
+    width = c.integer("moe_shared_expert_intermediate_size", c.integer("moe_intermediate_size"))
+    shared = c.integer("n_shared_experts", 0, least=0) * width
+    return decoder(c, style, after_dense(c, style, experts(c, shared=shared, router_bias=biased)))
+
+
+def step3(c: Config) -> Architecture:
+    """Queries through a narrow vector, one wide KV head for all; routed and shared experts in moe_layers_enum."""
+    style = Style(kv_heads=c.integer("num_attention_groups", 1), head_dim=256)
+    layers, listed = c.integer("num_hidden_layers"), c.find("moe_layers_enum")[1]
+    if isinstance(listed, str):
+        listed = listed.split(",")
+    chosen = set(range(1, layers)) if listed is None else {int(index) for index in listed}
+    routed, dense = experts(c, shared=c.integer("share_expert_dim")), feed_forward(c, style)
+    changes = {"query_rank": c.integer("share_q_dim")}
+    return decoder(c, style, lambda index: routed if index in chosen else dense, changes)
+
+
 FAMILIES: dict[str, Callable[[Config], Architecture]] = {
     "mixtral": uniform(Style(kv_heads=8, windows="all")),
     "grok-1": uniform(Style(norms=4, tied=True)),
     "grok1": uniform(Style(norms=4, tied=True)),
+    "flex_olmo": uniform(replace(LLAMA, qk_norm="full")),
     "olmoe": uniform(replace(LLAMA, qk_norm="full")),
     "granitemoe": granite_moe,
     "granitemoeshared": granite_moe,
@@ -284,6 +327,11 @@ FAMILIES: dict[str, Callable[[Config], Architecture]] = {
     "dots1": lambda c: decoder(
         c, replace(LLAMA, qk_norm="head"), after_dense(c, LLAMA, experts(c, shared=shared_width(c), router_bias=True))
     ),
+    "longcat_flash": longcat,
+    "bailing_moe": bailing,
+    "bailing_moe_v2": bailing,
+    "glm4v_moe_text": lambda c: glm4_moe(Config({"attention_bias": True, **c.data}, c.family, c.path, c.problems)),
+    "step3_text": step3,
     "gpt_oss": gpt_oss,
     "llama4_text": llama4,
     "dbrx": dbrx,

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from simulator.graph.architecture import Attention, Block, FeedForward, VisionTower
 from simulator.importers.hf_encoders import BERT
-from simulator.importers.hf_parts import attention, block, feed_forward, merge
+from simulator.importers.hf_parts import Style, attention, block, feed_forward, merge
 from simulator.importers.hf_reader import Config
 
 TOWER = replace(BERT, embedding_norm=False, activation="quick_gelu")
@@ -85,6 +85,76 @@ def qwen_tower(v: Config, family: str, out: int) -> VisionTower:
         patch_bias=third,
         extra_parameters=hidden * (1 if second else 2) + 2 * wide * depth,
         temporal_patch=v.integer("temporal_patch_size", 2),
+    )  # fmt: skip
+
+
+def pixtral_tower(v: Config, merge_side: int = 1) -> VisionTower:
+    """Pixtral's ViT: rotary, gated, no biases, any image size. A token ends each row of (merged) patches."""
+    hidden, patch = v.integer("hidden_size", 1024), v.integer("patch_size", 16)
+    style = Style(rotary=True, activation="gelu")
+    layer = block(
+        style, attention(v, style, causal=False), feed_forward(v, style), repeat=v.integer("num_hidden_layers", 24)
+    )
+    rows = min(1024, v.integer("image_size", 1024)) // (patch * merge_side)
+    return VisionTower(
+        hidden, (layer,), patch, v.integer("num_channels", 3), (rows * merge_side) ** 2, rows * (rows + 1), (),
+        extra_parameters=hidden,
+    )  # fmt: skip
+
+
+def tiled_tower(v: Config) -> VisionTower:
+    """Llama 3.2's ViT: all tiles of an image attend to each other, in plain and then in gated layers.
+
+    Positions within a tile, and for each of the aspect ratios those of every tile and two vectors per tile.
+    """
+    hidden, patch, tiles = v.integer("hidden_size", 1280), v.integer("patch_size", 14), v.integer("max_num_tiles", 4)
+    patches = (v.integer("image_size", 448) // patch) ** 2 + 1
+    style = replace(TOWER, qkv_bias=False, output_bias=False, activation="gelu")
+    heads = v.integer("attention_heads", 16)
+    part = Attention(heads, heads, max(1, hidden // heads), causal=False, rotary=False)
+    plain = block(style, part, feed_forward(v, style), repeat=v.integer("num_hidden_layers", 32))
+    gated = replace(plain, repeat=v.integer("num_global_layers", 8), extra_parameters=2)
+    # Arrangements of at most so many tiles into rows and columns, and one entry for none.
+    ratios = len(v.items("supported_aspect_ratios") or []) or sum(tiles // rows for rows in range(1, tiles + 1))
+    tables = (ratios + 1) * tiles * hidden * (patches + 2) + 3
+    return VisionTower(
+        hidden, (plain, gated), patch, v.integer("num_channels", 3), tiles * patches, tiles * patches, (),
+        position_embeddings=patches, extra_parameters=tables + 5 * hidden,
+    )  # fmt: skip
+
+
+def glm_tower(v: Config) -> VisionTower:
+    """GLM-4.1V's ViT with its merger: RMS norms, gated MLPs as wide as the output, no biases but in convolutions."""
+    hidden, patch = v.integer("hidden_size", 1536), v.integer("patch_size", 14)
+    merge_side = v.integer("spatial_merge_size", 2)
+    out, width = v.integer("out_hidden_size", 4096), v.integer("intermediate_size", 13696)
+    style = Style(qkv_bias="attention_bias")
+    heads = v.integer("num_attention_heads", 12)
+    part = attention(v, style, causal=False, kv_heads=heads)
+    layer = block(style, part, feed_forward(v, style, out), repeat=v.integer("num_hidden_layers", 24))
+    side = 1024 // (patch * merge_side) * merge_side
+    return VisionTower(
+        hidden, (layer,), patch, v.integer("num_channels", 3), side * side, (side // merge_side) ** 2,
+        ((hidden * merge_side**2, out), (out, out), (out, width), (out, width), (width, out)), projector_bias=False,
+        position_embeddings=(v.integer("image_size", 336) // patch) ** 2, patch_bias=True,
+        extra_parameters=2 * hidden + out + 2 * out, temporal_patch=v.integer("temporal_patch_size", 2),
+    )  # fmt: skip
+
+
+def ovis_tower(v: Config, out: int) -> VisionTower:
+    """Ovis2's ViT (AIMv2), the head that gives visual words, and the table of their embeddings."""
+    hidden, patch, stride = v.integer("hidden_size", 1024), v.integer("patch_size", 14), v.integer("hidden_stride", 1)
+    style = Style(qkv_bias="qkv_bias", output_bias="qkv_bias", mlp_bias="mlp_bias")
+    layer = block(
+        style, attention(v, style, causal=False, rotary=False), feed_forward(v, style),
+        repeat=v.integer("num_hidden_layers", 24),
+    )  # fmt: skip
+    words, marks = v.integer("vocab_size", 16384), v.integer("num_visual_indicator_tokens", 5, least=0)
+    side = v.integer("image_size", 224) // patch
+    return VisionTower(
+        hidden, (layer,), patch, v.integer("num_channels", 3), side * side, (side // stride) ** 2,
+        ((hidden * stride**2, words - marks), (words, out)), projector_bias=False, position_embeddings=side * side,
+        patch_bias=True, extra_parameters=2 * hidden + 2 * (words - marks),
     )  # fmt: skip
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 from simulator.errors import close_matches
 from simulator.graph.architecture import Architecture, VisionTower
-from simulator.importers import hf_dense, hf_experts, hf_recurrent
+from simulator.importers import hf_dense, hf_experts, hf_hybrids, hf_recurrent
 from simulator.importers.hf_parts import Style, attention, block, decoder, feed_forward, network
 from simulator.importers.hf_reader import Config
 from simulator.importers.hf_towers import (
     TOWER,
     intern_tower,
+    pixtral_tower,
     quantizer_parameters,
     qwen_tower,
     sam_clip_tower,
@@ -27,6 +28,7 @@ LANGUAGES: dict[str, Callable[[Config], Architecture]] = {
     **hf_dense.FAMILIES,
     **hf_experts.FAMILIES,
     **hf_recurrent.FAMILIES,
+    **hf_hybrids.FAMILIES,
 }
 
 CLASS_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -92,8 +94,9 @@ def vision_config(c: Config, key: str = "vision_config") -> Config:
 
 
 def llava(c: Config, images: int = 1) -> Architecture:
-    """Every patch but the class token becomes a token through a two-layer MLP."""
-    text, seen = language(c), tower(vision_config(c), images)
+    """Every patch but the class token becomes a token through a two-layer MLP; Pixtral's tower is one of the towers."""
+    text, v = language(c), vision_config(c)
+    seen = pixtral_tower(v) if v.text("model_type", "") == "pixtral" else tower(v, images)
     projector = ((seen.hidden, text.hidden), (text.hidden, text.hidden))
     newline = text.hidden if images > 1 else 0
     seen = replace(seen, projector=projector, projector_bias=c.flag("multimodal_projector_bias", True))
@@ -174,8 +177,8 @@ def internvl(c: Config) -> Architecture:
 
 
 def kimi_vision(c: Config) -> Architecture:
-    """Kimi K2.5: a SigLIP-like tower with rotary positions and merged 2x2 patches; its text config may be flat."""
-    text = language(c, fallback="kimi_k2")
+    """Kimi-VL and K2.5: a SigLIP-like tower with rotary positions and merged 2x2 patches; its text config may be flat."""
+    text = language(c, fallback="deepseek_v3" if c.family == "kimi_vl" else "kimi_k2")
     v = c.child("vision_config")
     hidden, patch = v.integer("hidden_size"), v.integer("patch_size", 14)
     layer = block(TOWER, attention(v, TOWER, causal=False, rotary=True), feed_forward(v, TOWER))

@@ -339,7 +339,7 @@ def test_sizes_may_be_given_per_side() -> None:
 def test_families_are_many_and_sorted() -> None:
     families = known_families()
     assert families == sorted(families)
-    assert len(families) >= 100
+    assert len(families) >= 185
 
 
 def test_case_of_the_family_does_not_matter() -> None:

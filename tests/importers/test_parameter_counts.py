@@ -43,7 +43,7 @@ def test_names_and_aliases_do_not_clash() -> None:
 
 
 def test_there_are_enough_models() -> None:
-    assert len(PATHS) >= 95
+    assert len(PATHS) >= 250
 
 
 def test_reading_needs_no_network() -> None:
