@@ -19,11 +19,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("compare", "One scenario on several devices, engines or techniques, as a table."),
     "sweep": ("sweep", "Every point of a grid, to Parquet or CSV."),
     "roofline": ("roofline", "Hierarchical roofline chart of a scenario's ops."),
+    "validate": ("validation.command", "Predictions against measurements: end-to-end runs and kernels."),
     "list": ("list", "Known hardware, models, techniques, papers and engines."),
     "import": ("import_model", "Read a config.json or ONNX file; write a model file."),
     "schema": ("schema", "JSON Schema of the files a user may write."),
 }
-"""Command -> its module in `simulator.cli`, and its description."""
+"""Command -> its module, in `simulator.cli` unless it is dotted, and its description."""
 
 
 class Failure(click.ClickException):
@@ -47,7 +48,8 @@ class LazyGroup(click.Group):
         """The command, imported."""
         if cmd_name not in COMMANDS:
             return None
-        command = import_module(f"simulator.cli.{COMMANDS[cmd_name][0]}").command
+        module = COMMANDS[cmd_name][0]
+        command = import_module(module if "." in module else f"simulator.cli.{module}").command
         assert isinstance(command, click.Command)
         return command
 

@@ -110,7 +110,15 @@ def _calibrations(paths: tuple[tuple[Path, int], ...]) -> tuple[Calibration, ...
 
 
 IDEAL = Efficiency(*([1.0] * len(Efficiency._fields)))._replace(
-    fill_s=0, attention_floor_s=0, sharpness=100, dequantize=0
+    fill_s=0,
+    fill_bytes=0,
+    core_bandwidth=1e9,
+    reduction_s=0,
+    attention_floor_s=0,
+    attention_block_s=0,
+    sharpness=100,
+    prefill_sharpness=100,
+    dequantize=0,
 )
 """Datasheet rates and nothing else."""
 
@@ -127,6 +135,10 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
         gemv_bandwidth=gemm.vector_bandwidth.value * bandwidth,
         gemv_rows=gemm.vector_rows.value,
         fill_s=gemm.fill.value,
+        fill_bytes=gemm.fill_row.value,
+        core_bandwidth=gemm.core_bandwidth.value,
+        narrow_compute=gemm.narrow_compute.value,
+        reduction_s=calibration.reduction.value,
         attention_compute=attention.compute.value * compute,
         attention_bandwidth=attention.bandwidth.value * bandwidth,
         attention_floor_s=attention.floor.value,
@@ -134,6 +146,10 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
         context_tile=attention.context_tile.value,
         split_tokens=attention.split_tokens.value,
         attention_share=attention.saturating_share.value,
+        attention_block_s=attention.block.value,
+        key_tile=attention.key_tile.value,
+        prefill_bandwidth=attention.prefill_bandwidth.value * bandwidth,
+        prefill_sharpness=attention.prefill_sharpness.value,
         elementwise_bandwidth=calibration.elementwise_bandwidth.value * bandwidth,
         scan_compute=calibration.scan_compute.value * compute,
         cache_bandwidth=calibration.cache_bandwidth.value,

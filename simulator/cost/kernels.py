@@ -33,15 +33,19 @@ from simulator.cost.layout import (
 TILES = (
     (256.0, 128.0),
     (128.0, 256.0),
+    (192.0, 128.0),
     (128.0, 128.0),
+    (64.0, 256.0),
+    (128.0, 64.0),
     (64.0, 128.0),
     (64.0, 64.0),
+    (32.0, 128.0),
     (32.0, 64.0),
-    (16.0, 64.0),
     (16.0, 128.0),
+    (16.0, 64.0),
 )
 """Output tiles [m, n] that GEMM libraries choose from, where the unit's largest tile admits them."""
-SPLITS = (1.0, 2.0, 4.0, 8.0)
+SPLITS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 """Parts of the summed dimension that work side by side (split-K)."""
 
 
@@ -158,20 +162,24 @@ def tiled_gemm(
     memory_s: float,
     dequantize_s: float,
 ) -> tuple[float, float, float]:
-    """The best tile and split: soft maximum of tile waves, main memory and cache.
+    """The best tile and split: soft maximum of tile waves, main memory and cache; then the pass that sums a split.
 
-    Waves: ceil(tiles split / cores), each 2 tm tn k / split FLOPs on one core, and a fill. Cache: every tile streams
-    its (tm + tn) k operands, shared by `multicast` neighbours. Memory is saturated only by enough cores at work along n.
-    Narrow weights are expanded by every row of tiles, or once in a pass of their own at the cost of two. `m` is the
-    rows of one group.
+    Waves: ceil(tiles split / cores), each 2 tm tn (k / split + fill) FLOPs on one core. Cache: every tile streams its
+    (tm + tn) k operands, shared by `multicast` neighbours, and one core takes in `core_bandwidth` times its even share
+    at most. Memory is saturated only by enough cores at work along n. Narrow weights are expanded by every row of
+    tiles, or once in a pass of their own at the cost of two. `m` is the rows of one group.
     """
     best = math.inf
     best_compute = 0.0
     best_cache = 0.0
-    core_rate = rate * eff.gemm_compute / unit.cores
+    narrow = eff.narrow_compute if op.dequantized <= 0.0 and max(op.element_bytes, op.weight_bytes) <= 1.0 else 1.0
+    core_rate = rate * eff.gemm_compute * narrow / unit.cores
+    fill = eff.fill_bytes / op.element_bytes if op.element_bytes > 0.0 else 0.0
     cache_rate = unit.cache_bytes_per_s * eff.cache_bandwidth
     for tile_m, tile_n in TILES:
         if (tile_m > unit.tile_m or tile_n > unit.tile_n) and not (tile_m == 16.0 and tile_n == 64.0):
+            continue
+        if tile_m > 16.0 and m <= 0.5 * tile_m and tile_n <= 128.0:
             continue
         tm = min(tile_m, unit.tile_m)
         tn = min(tile_n, unit.tile_n)
@@ -182,20 +190,22 @@ def tiled_gemm(
             if split > 1.0 and (depth < 128.0 or tiles * split > 4.0 * unit.cores):
                 break
             waves = math.ceil(tiles * split / unit.cores)
-            compute = waves * (2.0 * tm * tn * depth / core_rate + eff.fill_s) + dequantize_s * min(
-                2.0, math.ceil(m / tm)
-            )
+            compute = waves * (2.0 * tm * tn * (depth + fill) / core_rate + eff.fill_s)
+            compute += dequantize_s * min(2.0, math.ceil(m / tm))
             cache = 0.0
             if cache_rate > 0.0:
-                streamed = tiles * (tm * op.element_bytes + tn * op.weight_bytes) * op.k / eff.multicast
+                operands = tm * op.element_bytes + tn * op.weight_bytes
+                streamed = tiles * operands * op.k / eff.multicast
                 if split > 1.0:
                     streamed += split * active * m * op.n * 8.0
-                cache = streamed / cache_rate
+                ingested = waves * operands * depth * unit.cores / eff.core_bandwidth
+                cache = max(streamed, ingested) / cache_rate
             reach = min(1.0, active * columns * split / (eff.saturating_share * unit.cores))
             memory = memory_s / reach
-            if max(compute, memory, cache) >= best:
+            summing = eff.reduction_s if split > 1.0 else 0.0
+            if max(compute, memory, cache) + summing >= best:
                 continue
-            time = soft_maximum(compute, memory, cache, eff.sharpness)
+            time = soft_maximum(compute, memory, cache, eff.sharpness) + summing
             if time < best:
                 best = time
                 best_compute = compute
@@ -206,8 +216,9 @@ def tiled_gemm(
 def collective_time(op: OpRow, link: LinkRow, message: float, ideal: float) -> float:
     """Alpha-beta time of a collective over p ranks whose full message is `message` bytes per rank.
 
-    All-reduce: the cheaper of one-shot (a, (p - 1) m / b) and ring (2 (p - 1) hops, 2 (p - 1) / p m / b); all-gather and
-    reduce-scatter: (p - 1) / p m / b; all-to-all: the (p - 1) / p of the message that leaves; send: m / b.
+    All-reduce: a ring (2 (p - 1) hops, 2 (p - 1) / p m / b), or, where every rank writes to every other at once, the
+    cheaper of one-shot (a, (p - 1) m / b) and two-shot (2 a, 2 (p - 1) / p m / b); all-gather and reduce-scatter:
+    (p - 1) / p m / b; all-to-all: the (p - 1) / p of the message that leaves; send: m / b.
     """
     ranks = op.groups
     if ranks <= 1.0 or message <= 0.0:
@@ -219,10 +230,10 @@ def collective_time(op: OpRow, link: LinkRow, message: float, ideal: float) -> f
     hop = latency * 0.5
     if op.collective == ALL_REDUCE:
         moved = 2.0 * away * message
-        ring = latency + hop * 2.0 * (ranks - 2.0) + (moved + link.half_bandwidth_bytes) / link.bytes_per_s
+        streamed = (moved + link.half_bandwidth_bytes) / link.bytes_per_s
         if link.one_shot > 0.0:
-            return min(ring, latency + (ranks - 1.0) * message / link.bytes_per_s)
-        return ring
+            return min(2.0 * latency + streamed, latency + (ranks - 1.0) * message / link.bytes_per_s)
+        return latency + hop * 2.0 * (ranks - 2.0) + streamed
     if op.collective == ALL_GATHER or op.collective == REDUCE_SCATTER or op.collective == ALL_TO_ALL:
         hops = ranks - 2.0 if link.ring > 0.0 else 0.0
         return latency + hop * hops + (away * message + link.half_bandwidth_bytes) / link.bytes_per_s
@@ -251,9 +262,10 @@ def op_on_unit(
     """Seconds of one execution of an op on one unit, without launch; `record` gets its terms. -1: cannot.
 
     The soft maximum of compute, of the memories and of the cache. GEMM: the cheaper of the tiled and the
-    matrix-vector kernel. Prefill attention: blocks of `query_tile` rows in waves over the cores. Decode attention: the
-    cache at its bandwidth once enough (sequence, KV head, split of `split_tokens`) blocks are at work, scores and values
-    at the peak with the group of query heads padded to 16 rows.
+    matrix-vector kernel. Prefill attention: blocks of `query_tile` rows in waves over the cores, whole tiles of keys on
+    the diagonal. Decode attention: the cache at its bandwidth once enough (sequence, KV head, split of `split_tokens`)
+    blocks are at work, scores and values at the peak with the group of query heads padded to 16 rows, the latency of
+    every further wave of blocks, and the pass that sums the splits.
     """
     spill = uncached(unit, activation)
     passes = 1.0
@@ -302,21 +314,34 @@ def op_on_unit(
         if query > 1.0:
             blocks = sequences * op.heads * math.ceil(query / eff.query_tile)
             padded = math.ceil(query / eff.query_tile) * eff.query_tile / query
+            if op.causal > 0.0 and op.window <= 0.0 and op.chunk <= 0.0 and op.limit <= 0.0 and op.source <= 0.0:
+                seen = max(1.0, context / sequences - 0.5 * (query - 1.0))
+                padded *= 1.0 + 0.5 * (eff.key_tile - 1.0) / seen
             waves = math.ceil(blocks / unit.cores) * unit.cores / blocks
             compute = flops * padded * waves / (rate * eff.attention_compute)
+            further = 0.0
+            summing = 0.0
+            sharpness = eff.prefill_sharpness
+            share = eff.prefill_bandwidth
         else:
             group = max(1.0, op.heads / max(1.0, op.kv_heads))
             padded = math.ceil(group / 16.0) * 16.0 / group if unit.tile_m >= 64.0 else 1.0
             compute = flops * padded / (rate * eff.attention_compute)
             read = math.ceil(context / sequences / eff.context_tile) * eff.context_tile + 1.0
-            blocks = sequences * op.kv_heads * max(1.0, read / (eff.split_tokens + 1.0))
-            slower = read / (context / sequences + 1.0) / min(1.0, blocks / (eff.attention_share * unit.cores))
+            splits = max(1.0, read / (eff.split_tokens + 1.0))
+            blocks = sequences * op.kv_heads
+            slower = read / (context / sequences + 1.0) / min(1.0, blocks * splits / (eff.attention_share * unit.cores))
+            further = max(0.0, blocks / unit.cores - 1.0) * eff.attention_block_s
+            summing = eff.reduction_s * (1.0 - 1.0 / splits)
+            sharpness = eff.sharpness
+            share = eff.attention_bandwidth
             memory_s = memory_time(bandwidth, at, place, weight, cache * slower, spill, times)
             memory_time(bandwidth, at, place, weight, cache, spill, times)
         record[R_COMPUTE] = compute
         record[R_CACHE] = cache_s
-        record[R_LAUNCH] = eff.attention_floor_s
-        return eff.attention_floor_s + soft_maximum(compute, memory_s / eff.attention_bandwidth, cache_s, eff.sharpness)
+        floor = eff.attention_floor_s + summing
+        record[R_LAUNCH] = floor
+        return floor + soft_maximum(compute, memory_s / share, max(cache_s, further), sharpness)
     share = eff.scan_compute if op.kind == SCAN else 1.0
     record[R_COMPUTE] = flops / (rate * share)
     record[R_CACHE] = cache_s

@@ -118,6 +118,10 @@ class Efficiency(NamedTuple):
     gemv_bandwidth: float
     gemv_rows: float
     fill_s: float
+    fill_bytes: float
+    core_bandwidth: float
+    narrow_compute: float
+    reduction_s: float
     attention_compute: float
     attention_bandwidth: float
     attention_floor_s: float
@@ -125,6 +129,10 @@ class Efficiency(NamedTuple):
     context_tile: float
     split_tokens: float
     attention_share: float
+    attention_block_s: float
+    key_tile: float
+    prefill_bandwidth: float
+    prefill_sharpness: float
     elementwise_bandwidth: float
     scan_compute: float
     cache_bandwidth: float

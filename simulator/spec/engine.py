@@ -73,7 +73,13 @@ class GemmEfficiency(Spec):
     vector_rows: Count
     """Rows that one pass of the matrix-vector kernel serves."""
     fill: Time
-    """Pipeline fill and drain of one wave of tiles."""
+    """Pipeline fill and drain of one wave of tiles, where it does not shrink with the tile; 0 where it does."""
+    fill_row: Size
+    """Prologue and epilogue of a tile, as bytes of an operand's row that take as long to multiply; 0 for none."""
+    core_bandwidth: Count
+    """Most that one core takes in from the last cache, over its even share of that cache's bandwidth; 1000 for no limit."""
+    narrow_compute: Fraction
+    """Share of `compute` that products of operands of 8 bits or fewer keep (wider sums, power); 1 for all of it."""
 
 
 class AttentionEfficiency(Spec):
@@ -93,6 +99,14 @@ class AttentionEfficiency(Spec):
     """Least cached positions of one block of decode: a longer cache is split among more cores."""
     saturating_share: Fraction
     """Share of the cores that is enough to saturate the memory bandwidth in decode."""
+    block: Time
+    """Time of every further wave of blocks of decode, however short the cache; 0 for none."""
+    key_tile: Count
+    """Keys of one tile of prefill: the tile on the causal diagonal is computed whole. 1 for no padding."""
+    prefill_bandwidth: Fraction
+    """Share of the memory bandwidth at which blocks of prefill read their operands and write their result."""
+    prefill_sharpness: Count
+    """`sharpness` of prefill: 1 where a block reads, computes and writes in turn."""
 
 
 class Calibration(Spec):
@@ -123,6 +137,8 @@ class Calibration(Spec):
     transport: EnergyPerByte
     """Energy of a byte on its way through the chip, from the memory's interface to the cores: controller, crossbar, cache
     and registers. On top of the memory's own energy; not for a unit that sits next to its memory."""
+    reduction: Time
+    """A further pass that sums the parts of a product split along k, or of a cache split among blocks; 0 for none."""
     launch: Time | None = None
     """Replaces the device's own `overhead.launch`: kernel to kernel, with the tail of the one and the ramp of the next."""
     multicast: Count

@@ -1,0 +1,119 @@
+"""`ridgeline validate`: predictions against measured tables, the shipped ones or any in the same form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PATHS = click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+OUT = click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Every row, to FILE.parquet or FILE.csv."
+)
+
+
+@click.group("validate")
+def command() -> None:
+    """Predictions against measurements: end-to-end runs and kernels."""
+
+
+@command.command("e2e")
+@PATHS
+@JSON
+@OUT
+@click.option("--baseline", type=click.Choice(["ideal"]), help="The same rows at the speed of light, for comparison.")
+@click.option(
+    "--assume-tokens",
+    type=click.IntRange(min=0),
+    default=300,
+    show_default=True,
+    help="Input and output tokens of rows that state none; 0 leaves such rows out.",
+)
+def end_to_end(
+    paths: tuple[Path, ...], as_json: bool, out: Path | None, baseline: str | None, assume_tokens: int
+) -> None:
+    """Latency, throughput, power and energy of whole runs.
+
+    \b
+    ridgeline validate e2e
+    ridgeline validate e2e mine.csv --json --out rows.csv
+    """
+    from validation.endtoend import KEYS, compare
+    from validation.rows import COLUMNS
+    from validation.tables import end_to_end_files, read_table
+
+    _check_suffix(out)
+    tables = [(path.name, read_table(path, COLUMNS)) for path in end_to_end_files(paths)]
+    with _progress("rows") as report:
+        comparison = compare(tables, assume_tokens, report)
+    _answer(comparison.to_dict(baseline is not None), comparison.rows, KEYS, "validate e2e", as_json, out)
+
+
+@command.command("kernels")
+@PATHS
+@JSON
+@OUT
+def kernels(paths: tuple[Path, ...], as_json: bool, out: Path | None) -> None:
+    """Single kernels: GEMM, attention, experts, collectives.
+
+    \b
+    ridgeline validate kernels
+    ridgeline validate kernels gemm.parquet --json
+    """
+    from validation.kernels import KEYS, compare
+    from validation.tables import kernel_files, read_table
+
+    _check_suffix(out)
+    files = kernel_files(paths)
+    with _progress("tables") as report:
+        comparison = compare(((path.name, read_table(path)) for path in files), len(files), report)
+    _answer(comparison.to_dict(), comparison.rows, KEYS, "validate kernels", as_json, out)
+
+
+def _check_suffix(out: Path | None) -> None:
+    from simulator.errors import ScenarioError
+
+    if out is not None and out.suffix not in (".parquet", ".csv"):
+        raise ScenarioError(f"--out must end in .parquet or .csv, not '{out.suffix or out.name}'")
+
+
+def _answer(
+    answer: Mapping[str, Any], rows: pd.DataFrame, keys: Sequence[str], title: str, as_json: bool, out: Path | None
+) -> None:
+    import json
+
+    from rich.console import Console
+
+    from validation.report import show
+    from validation.tables import write_table
+
+    if out is not None:
+        write_table(rows, out)
+    if as_json:
+        click.echo(json.dumps(answer, indent=1, allow_nan=False))
+        return
+    console = Console()
+    show(answer, keys, title, console if console.is_terminal else Console(width=140))
+    if out is not None:
+        click.echo(f"{len(rows)} rows in {out}")
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+
+        def report(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield report

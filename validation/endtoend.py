@@ -1,0 +1,155 @@
+"""Predictions against measured end-to-end runs, row by row.
+
+A run is compared in every quantity that it states. Predictions are of static batches: rows of steady serving, whose
+TTFT includes queueing, are marked and also scored apart. What cannot be resolved is counted by reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from simulator.errors import SimulatorError, SpecError
+from simulator.predict import predict
+from validation.quantities import METRICS, RATES, Value, measured, predicted
+from validation.rows import Resolved, Unresolved, resolve_row
+from validation.score import score, score_by
+
+ASSUMED_TOKENS = 300
+"""Input and output tokens of a row that does not state them: chat, of about 200 to 500 tokens."""
+SLACK = 0.02
+"""How far below the speed of light a measurement must be to be counted as impossible: rounding, and clocks above base.
+Rows of steady serving are not counted: fewer requests than its concurrency may run at a time."""
+KEYS = ("source", "hardware", "framework", "metric")
+ROW = ("table", "row", "source", "model", "hardware", "framework", "weight_dtype", "tp", "pp", "ep", "dp", "batch",
+       "input_len", "output_len", "assumed_lengths", "steady", "fits", "turns", "metric", "measured", "predicted",
+       "low", "high", "error", "ideal", "below_speed_of_light", "reason")  # fmt: skip
+"""Columns of the rows of a comparison; `reason` is empty where there is a prediction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All rows of some tables with what is predicted of them."""
+
+    rows: pd.DataFrame
+    """A row per measured run and metric, and per run that cannot be predicted, in the columns `ROW`."""
+    total: int
+    resolved: int
+    unresolved: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Why quantities of resolved rows are not compared."""
+
+    @property
+    def scored(self) -> pd.DataFrame:
+        """The rows that have a prediction."""
+        return self.rows[self.rows["reason"] == ""]
+
+    def baseline(self) -> pd.DataFrame:
+        """The same rows with the speed of light in place of the prediction."""
+        return self.scored.assign(predicted=self.scored["ideal"], low=float("nan"), high=float("nan"))
+
+    def to_dict(self, baseline: bool = False) -> dict[str, Any]:
+        """The JSON form."""
+        found = {"rows": self.total, "resolved": self.resolved} | _summary(self.scored)
+        found |= {
+            "unresolved": [{"reason": reason, "rows": count} for reason, count in self.unresolved.most_common()],
+            "left_out": [{"reason": reason, "values": count} for reason, count in self.left_out.most_common()],
+            "assumed_lengths": int(self.scored.drop_duplicates(["table", "row"])["assumed_lengths"].sum()),
+            "below_speed_of_light": int(self.scored["below_speed_of_light"].sum()),
+            "does_not_fit": int(self.scored.drop_duplicates(["table", "row"])["fits"].eq(False).sum()),
+            "metrics_static": _by_metric(self.scored[~self.scored["steady"]]),
+            "metrics_steady": _by_metric(self.scored[self.scored["steady"]]),
+        }
+        if baseline:
+            found["baseline"] = {"engine": "ideal"} | _summary(self.baseline())
+        return found
+
+
+def _summary(rows: pd.DataFrame) -> dict[str, Any]:
+    return {"metrics": _by_metric(rows), "by": score_by(rows, KEYS, ("below_speed_of_light",))}
+
+
+def _by_metric(rows: pd.DataFrame) -> dict[str, Any]:
+    return {name: score(rows[rows["metric"] == name]) for name in METRICS if (rows["metric"] == name).any()}
+
+
+def compare(
+    tables: Sequence[tuple[str, pd.DataFrame]],
+    assumed_tokens: int = ASSUMED_TOKENS,
+    progress: Callable[[int, int], None] | None = None,
+) -> Comparison:
+    """Predict every row of the (name, table) pairs. `progress` is called with the rows done and all rows."""
+    total = sum(len(table) for _, table in tables)
+    records: list[dict[str, Any]] = []
+    unresolved: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
+    done = resolved = 0
+    for name, table in tables:
+        for position, cells in enumerate(table.to_dict("records")):
+            row = {str(key): value for key, value in cells.items()}
+            done += 1
+            if progress is not None and done % 64 == 0:
+                progress(done, total)
+            base = {"table": name, "row": position, "source": row.get("source", name)}
+            base |= {
+                key: row.get(key) for key in ("model", "hardware", "framework", "weight_dtype", "batch", "input_len")
+            }
+            base["output_len"] = row.get("output_len")
+            try:
+                found = resolve_row(row, assumed_tokens)
+                values, ideal, shape = _predictions(found)
+                stated, left = measured(row, found.assumed_lengths)
+                left_out.update(left)
+                stated = {metric: value for metric, value in stated.items() if metric in values}
+                if not stated:
+                    raise Unresolved("; ".join(left) or "no measured quantity")
+            except Unresolved as error:
+                unresolved[str(error)] += 1
+                records.append(base | {"metric": "", "reason": str(error)})
+                continue
+            resolved += 1
+            base |= {"hardware": found.hardware, "framework": found.framework, "reason": ""} | shape
+            for metric, value in stated.items():
+                compared = _compared(metric, value, values[metric], ideal[metric].predicted)
+                compared["below_speed_of_light"] &= not found.steady
+                records.append(base | compared)
+    frame = pd.DataFrame(records, columns=list(ROW))
+    for column in ("assumed_lengths", "steady", "below_speed_of_light"):
+        frame[column] = frame[column].eq(True)
+    return Comparison(frame, total, resolved, unresolved, left_out)
+
+
+def _compared(metric: str, value: float, prediction: Value, ideal: float) -> dict[str, Any]:
+    """A metric's columns. Faster, or with less energy, than the speed of light by more than `SLACK` is impossible; the power
+    of the ideal is that of a faster run, and bounds nothing."""
+    ratio = ideal / value if metric in RATES else value / ideal
+    return {
+        "metric": metric,
+        "measured": value,
+        "predicted": prediction.predicted,
+        "low": prediction.low,
+        "high": prediction.high,
+        "error": prediction.predicted / value - 1.0,
+        "ideal": ideal,
+        "below_speed_of_light": metric != "power_w" and ratio < 1.0 - SLACK,
+    }
+
+
+def _predictions(found: Resolved) -> tuple[dict[str, Value], dict[str, Value], dict[str, Any]]:
+    """What is predicted, the same at the speed of light, and how the run is laid out. Raises Unresolved."""
+    scenario = found.scenario
+    try:
+        prediction = predict(scenario)
+        ideal = predict(scenario.with_(engine="ideal"))
+    except SpecError:
+        raise
+    except SimulatorError as error:
+        raise Unresolved(str(error).splitlines()[0]) from None
+    shape = {name: getattr(scenario, name) for name in ("tp", "pp", "ep", "dp")}
+    shape |= {"fits": prediction.fits, "turns": prediction.turns}
+    shape |= {"assumed_lengths": found.assumed_lengths, "steady": found.steady}
+    return predicted(prediction), predicted(ideal), shape

@@ -1,0 +1,212 @@
+"""From a row of an end-to-end table to the scenario that predicts it, or to the reason why there is none.
+
+Reads names, shapes and degrees of parallelism from the columns and, where a source states them only in words, from its
+notes. Knows nothing of predictions.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from simulator.cost.efficiency import load_engine
+from simulator.errors import SimulatorError, SpecError, UnknownNameError
+from simulator.mapping.machine import load_machine
+from simulator.scenario import Scenario, load_model
+from validation.formats import cache_format, weight_format
+
+COLUMNS = ("source", "model", "hardware", "framework")
+"""Columns that a table must have; all others may be absent or empty."""
+LONGEST = 1 << 22
+"""Replaces the models' own limits of context: what was measured did run."""
+GGUF_ENGINES = frozenset({"llama.cpp"})
+"""Engines that read GGUF files and divide a model by its layers."""
+STEADY = re.compile(r"steady serving|includes queueing|trace arrivals|\bmax BS=")
+"""What the notes of a row of steady serving say."""
+ONE_NODE = 8
+"""Tensor parallelism beyond one node is taken for a mistake of the table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A row that can be predicted."""
+
+    scenario: Scenario
+    hardware: str
+    """Name of the device's file."""
+    framework: str
+    """Name of the engine's file."""
+    routed: bool
+    assumed_lengths: bool
+    """The row states no lengths, and the usual ones were put in their place."""
+    steady: bool = False
+    """Measured at a steady concurrency: prompts arrive one by one, and TTFT includes queueing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Degrees:
+    """How a row divides its model among devices."""
+
+    tp: int = 1
+    pp: int = 1
+    ep: int = 1
+    dp: int = 1
+
+
+class Unresolved(Exception):
+    """A row that cannot be predicted; its text is the reason, the same for all rows of its kind."""
+
+
+def resolve_row(row: Mapping[str, Any], assumed_tokens: int = 0) -> Resolved:
+    """The scenario of a row. Raises Unresolved.
+
+    `assumed_tokens` stands for an input or output length that the row does not state; 0 refuses such rows.
+    """
+    batch = number(row, "batch")
+    if batch is None or batch < 0.5:
+        raise Unresolved("no batch size")
+    prompt, output = number(row, "input_len"), number(row, "output_len")
+    assumed = prompt is None or output is None
+    if assumed and not assumed_tokens:
+        raise Unresolved("no input or output length")
+    hardware = _named("hardware", text(row, "hardware"))
+    engine = _named("engine", text(row, "framework"))
+    model = text(row, "model")
+    _named("model", model)
+    routed = _is_routed(model)
+    weights = weight_format(text(row, "weight_dtype"), routed, engine in GGUF_ENGINES)
+    if weights.refusal:
+        raise Unresolved(weights.refusal)
+    try:
+        kv_dtype = cache_format(text(row, "kv_dtype"))
+    except KeyError:
+        raise Unresolved(f"cache format '{text(row, 'kv_dtype')}'") from None
+    parts = degrees(row, routed, by_layers=engine in GGUF_ENGINES)
+    notes = text(row, "notes")
+    if "not NVLink" in notes and parts.tp > 1 and not _joined_by_pcie(hardware):
+        raise Unresolved(f"devices joined by PCIe; {hardware} has another link")
+    scenario = Scenario(
+        model,
+        hardware,
+        batch=max(1, round(batch)),
+        input_tokens=max(1, round(prompt if prompt is not None else assumed_tokens)),
+        output_tokens=max(1, round(output if output is not None else assumed_tokens)),
+        engine=engine,
+        tp=parts.tp,
+        pp=parts.pp,
+        ep=parts.ep,
+        dp=parts.dp,
+        kv_dtype=kv_dtype,
+        techniques=weights.techniques,
+        images=1 if "task=mllm" in notes and load_model(model).vision is not None else 0,
+        max_context=LONGEST,
+    )
+    return Resolved(scenario, hardware, engine, routed, assumed, bool(STEADY.search(notes)))
+
+
+def degrees(row: Mapping[str, Any], routed: bool, by_layers: bool = False) -> Degrees:
+    """Degrees of parallelism of a row. Raises Unresolved where they contradict one another.
+
+    Columns `tp`, `pp`, `ep`, `dp` and `n_devices` first; where `tp` and `pp` are empty, the notes say what the devices do
+    (tensor, pipeline, expert parallelism, or both), and tensor parallelism is what is left. `attention_dp` of the notes
+    are data-parallel replicas of attention, over all of which the experts are divided. `by_layers`: an engine that gives
+    each device some of the layers.
+
+    >>> degrees({"n_devices": 4, "notes": "Pipeline Parallelism"}, False)
+    Degrees(tp=1, pp=4, ep=1, dp=1)
+    >>> degrees({"tp": 2, "n_devices": 2, "notes": "attention_dp=None; moe_tp=1.0 moe_ep=2.0; concurrency=8"}, True)
+    Degrees(tp=2, pp=1, ep=2, dp=1)
+    """
+    notes = text(row, "notes")
+    devices = _count(row, "n_devices", 1)
+    tp, pp = number(row, "tp"), number(row, "pp")
+    ep, dp = _count(row, "ep", 1), _count(row, "dp", 1)
+    if tp is None and pp is None:
+        hybrid = re.search(r"Tensor \((\d+)\) and Pipeline \((\d+)\)", notes)
+        if hybrid:
+            tp, pp = float(hybrid[1]), float(hybrid[2])
+        elif re.search(r"\bPP\b|Pipeline", notes):
+            tp, pp = 1.0, float(devices)
+        elif re.search(r"\bEP\b|Expert", notes):
+            tp, pp, ep = float(devices), 1.0, devices
+    if by_layers or "layer-split" in notes:
+        pp = max(1.0, devices // (tp or 1.0))
+    attention_dp, expert_tp, expert_ep = (_noted(notes, key) for key in ("attention_dp", "moe_tp", "moe_ep"))
+    if attention_dp > 1:
+        dp = attention_dp
+    if routed and (attention_dp > 1 or expert_ep > 1):
+        ep = expert_tp * expert_ep if attention_dp > 1 else expert_ep
+    stages = int(pp) if pp is not None else 1
+    across = int(tp) if tp is not None else max(1, devices // (stages * dp))
+    if across > ONE_NODE:
+        raise Unresolved(f"tp={across}: more than the {ONE_NODE} devices of a node")
+    if ep > across * dp:
+        raise Unresolved(f"ep={ep} on {across * dp} devices")
+    return Degrees(across, stages, ep, dp)
+
+
+def text(row: Mapping[str, Any], column: str) -> str:
+    """A cell as text; empty where there is nothing."""
+    value = row.get(column)
+    if value is None or value != value or value == "":
+        return ""
+    return str(value).strip()
+
+
+def number(row: Mapping[str, Any], column: str) -> float | None:
+    """A cell as a positive number; None where there is none."""
+    value = row.get(column)
+    try:
+        found = float(value) if value is not None and value != "" else math.nan
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) and found > 0.0 else None
+
+
+def _count(row: Mapping[str, Any], column: str, default: int) -> int:
+    found = number(row, column)
+    return default if found is None else max(1, round(found))
+
+
+def _noted(notes: str, key: str) -> int:
+    """The number after `key=` in the notes; 1 where there is none."""
+    found = re.search(rf"\b{key}=(\d+)", notes)
+    return max(1, int(found[1])) if found else 1
+
+
+def _named(kind: str, name: str) -> str:
+    """The canonical name of a device, engine or model. Raises Unresolved."""
+    if not name:
+        raise Unresolved(f"no {kind}")
+    found = _lookup(kind, name)
+    if found is None:
+        raise Unresolved(f"unknown {kind} '{name}'")
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _lookup(kind: str, name: str) -> str | None:
+    try:
+        if kind == "hardware":
+            return load_machine(name).name
+        return load_engine(name).name if kind == "engine" else load_model(name).name
+    except UnknownNameError:
+        return None
+    except SpecError:
+        raise
+    except SimulatorError as error:
+        raise Unresolved(str(error).splitlines()[0]) from None
+
+
+def _joined_by_pcie(hardware: str) -> bool:
+    links = load_machine(hardware).links
+    return bool(links) and "pcie" in links[0].name.lower()
+
+
+@lru_cache(maxsize=1024)
+def _is_routed(model: str) -> bool:
+    return any(op.routing is not None for op in load_model(model).graph.ops)

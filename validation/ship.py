@@ -1,0 +1,60 @@
+"""Makes the shipped tables from the originals: `python -m validation.ship E2E.csv KERNELS_FOLDER`.
+
+End-to-end rows are taken whole, but for sources without a licence. Kernel tables are thinned by a rule that depends on a
+row's shape alone, so that the same shapes are kept on every device and at every time.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from pathlib import Path
+
+import pandas as pd
+
+from validation.tables import END_TO_END, KERNELS, read_table
+
+WITHHELD = ("transcribed_excerpts: NVIDIA blog", "transcribed_excerpts: github.com/brand-o")
+"""Beginnings of the names of sources that have no licence."""
+MODULUS = 6
+"""One shape in so many is kept: that whose CRC-32 is a multiple of it."""
+RUN_COLUMNS = frozenset({
+    "framework", "version", "device", "kernel_source", "latency", "power", "power_limit", "backend", "implementation",
+})  # fmt: skip
+"""Columns that are not part of a shape."""
+TABLES = ("gemm", "attention", "moe", "mla", "comm")
+
+
+def kept(table: pd.DataFrame, modulus: int) -> pd.DataFrame:
+    """The rows whose shape, all columns but those of the run and the result as text, has a CRC-32 divisible by `modulus`.
+
+    >>> table = pd.DataFrame({"m": range(1000), "latency": 1.0})
+    >>> len(kept(table, 1)), 100 < len(kept(table, 6)) < 240
+    (1000, True)
+    """
+    columns = sorted(name for name in table.columns if name not in RUN_COLUMNS)
+    text = table[columns].astype(str).agg("|".join, axis=1)
+    return table[[zlib.crc32(row.encode()) % modulus == 0 for row in text]]
+
+
+def main(end_to_end: Path, kernels: Path) -> None:
+    """Write the shipped tables."""
+    runs = read_table(end_to_end)
+    runs = runs[~runs["source"].str.startswith(WITHHELD)]
+    END_TO_END.parent.mkdir(exist_ok=True)
+    runs.to_parquet(END_TO_END, index=False, compression="zstd")
+    KERNELS.mkdir(exist_ok=True)
+    for path in sorted(kernels.glob("*_sxm/*.parquet")):
+        if not path.name.startswith(TABLES) or "wideep" in path.name:
+            continue
+        table = read_table(path)
+        if "latency" not in table.columns:
+            continue
+        small = table if path.name.startswith("comm") else kept(table, MODULUS)
+        target = KERNELS / path.parent.name / path.name
+        target.parent.mkdir(exist_ok=True)
+        small.to_parquet(target, index=False, compression="zstd")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
