@@ -150,6 +150,6 @@ class Calibration(Spec):
     link_bandwidth: Fraction
     """Share of a link's bandwidth that collectives reach."""
     link_latency: Time | None = None
-    """Replaces the link's own latency: one collective of a tiny message."""
+    """One collective of a tiny message, where that takes longer than the link's own latency."""
     saturating_share: Fraction
     """Share of the cores that is enough to saturate the memory bandwidth."""
