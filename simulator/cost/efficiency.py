@@ -39,6 +39,7 @@ class Engine:
     workspace_bytes: float
     max_batched_tokens: float
     spills: bool
+    collective_wait_s: float
     one_shot: bool
 
 
@@ -80,6 +81,7 @@ def _load_engine(path: Path, stamp: int) -> Engine:
         workspace_bytes=spec.workspace.value,
         max_batched_tokens=spec.max_batched_tokens.value,
         spills=spec.spills,
+        collective_wait_s=spec.collective_wait.value,
         one_shot=spec.all_reduce == "one_shot",
     )
 

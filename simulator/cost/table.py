@@ -281,7 +281,7 @@ def _link_row(op: Op, machine: Machine, engine: Engine, share: float, latency_s:
     link = machine.interconnect(op.groups) or Interconnect("none", 0.0, 0.0, 0.0, "switch", 1.0)
     return LinkRow(
         bytes_per_s=link.bytes_per_s * share,
-        latency_s=max(link.latency_s, latency_s or 0.0),
+        latency_s=max(link.latency_s, latency_s or 0.0) + engine.collective_wait_s,
         half_bandwidth_bytes=0.0 if engine.ideal else link.half_bandwidth_bytes,
         joules_per_byte=link.joules_per_byte,
         one_shot=1.0 if (engine.one_shot or engine.ideal) and link.topology == "switch" else 0.0,

@@ -57,6 +57,8 @@ class EngineSpec(Spec):
     """Most prompt tokens in one step; longer prompts are cut into chunks."""
     spills: bool = False
     """Uses further memories (host DRAM, DDR tier, flash) when the first is full."""
+    collective_wait: Time
+    """Time that ranks wait for one another at each collective: they do not arrive together."""
     all_reduce: Literal["one_shot", "ring"] = "one_shot"
     """one_shot: small messages are written to every peer at once; ring: always a ring."""
 
