@@ -6,7 +6,7 @@ between an operand's format and the op's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from simulator.errors import UnknownNameError
@@ -56,7 +56,7 @@ def arithmetic(graph: Graph, *, dtype: str, blocks: Sequence[str] = ("attention"
     return graph.with_ops(ops)
 
 
-def _each_tensor(graph: Graph, change) -> Graph:  # type: ignore[no-untyped-def]
+def _each_tensor(graph: Graph, change: Callable[[Op, Tensor], Tensor]) -> Graph:
     return graph.with_ops(replace(op, tensors=tuple(change(op, tensor) for tensor in op.tensors)) for op in graph.ops)
 
 
