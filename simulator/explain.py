@@ -44,11 +44,12 @@ def explain_ops(
     found: list[OpCost] = []
     for phase, step in steps:
         predictor.runner.step(step, shares)
-        found.extend(_costs(predictor.runner, phase, step))
+        found.extend(costs(predictor.runner, phase, step))
     return tuple(found)
 
 
-def _costs(runner: Runner, phase: str, step: Step) -> list[OpCost]:
+def costs(runner: Runner, phase: str, step: Step) -> list[OpCost]:
+    """The ops of the step that a runner timed last."""
     table = runner.table
     records = [[float(value) for value in record] for record in runner.scratch.records]
     total = sum(record[R_TIME] for record in records) or 1.0

@@ -16,7 +16,7 @@ from simulator.cost.price import hourly_price
 from simulator.cost.runner import Runner
 from simulator.cost.table import build_table, check_runnable, usable_dtype
 from simulator.errors import ScenarioError, UnsupportedError
-from simulator.explain import _costs
+from simulator.explain import costs
 from simulator.graph.backward import SCORES
 from simulator.graph.build import Model
 from simulator.graph.op import Graph, Op, Role, Tensor
@@ -291,7 +291,7 @@ class Trainer:
     def ops(self) -> tuple[OpCost, ...]:
         """Every op of one rank's step."""
         pairs = zip(self.runners, self.parts, strict=True)
-        return tuple(cost for runner, part in pairs for cost in _costs(runner, "train", (part.slice,)))
+        return tuple(cost for runner, part in pairs for cost in costs(runner, "train", (part.slice,)))
 
     def provenance(self) -> dict[str, Any]:
         """The names behind the prediction and how well founded it is."""

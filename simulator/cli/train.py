@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -71,7 +71,7 @@ def command(explain: bool, as_json: bool, **named: Any) -> None:
     blocks = _blocks(prediction)
     if explain:
         title = "One rank's step, all micro-batches, before exchanges are hidden"
-        blocks.append(text._ops_table(prediction.ops(), title, cast(Any, prediction)))
+        blocks.append(text.ops_table(prediction.ops(), title))
     click.echo(as_text(_heading(prediction), blocks))
 
 
@@ -101,12 +101,12 @@ def _blocks(prediction: TrainingPrediction) -> list[Block]:
     from simulator.views.document import Paragraph, Section
 
     between, names = prediction.interval, prediction.provenance
-    step = text.duration(prediction.step_s), text._range(between["step_s"], "s")
+    step = text.duration(prediction.step_s), text.bounds_text(between["step_s"], "s")
     time = [("optimizer step", *step)]
     for label, key in (("tokens/s", "tokens_per_s"), ("samples/s", "samples_per_s")):
         value = getattr(prediction, key)
         if value is not None:
-            time.append((label, text.plain(value), text._range(between[key], "")))
+            time.append((label, text.plain(value), text.bounds_text(between[key], "")))
     time.append(("model FLOPs", in_engineering(prediction.model_flops, "FLOP"), "forward and backward, nothing twice"))
     low, high = between["mfu"]
     time.append(("MFU", f"{prediction.mfu:.1%}", f"{low:.1%} to {high:.1%}"))
@@ -119,7 +119,7 @@ def _blocks(prediction: TrainingPrediction) -> list[Block]:
     usable = f"{share:.0%} of {in_engineering(prediction.capacity_bytes, 'B')} usable: {verdict}"
     memory.append(("all", in_engineering(prediction.memory_bytes, "B"), usable))
     energy = [
-        ("per step", in_engineering(prediction.energy_j, "J"), text._range(between["energy_j"], "J")),
+        ("per step", in_engineering(prediction.energy_j, "J"), text.bounds_text(between["energy_j"], "J")),
         ("average power", in_engineering(prediction.power_w, "W"), "all devices"),
     ]
     parts = sorted(prediction.energy_by_component_j.items(), key=lambda item: -item[1])
@@ -134,7 +134,7 @@ def _blocks(prediction: TrainingPrediction) -> list[Block]:
         cost.append(("USD per billion tokens", text.money(prediction.usd_per_billion_tokens), ""))
     sure = [(f"calibration {names['calibration']}", names["tag"], "fitted on inference kernels, not on training")]
     if names["assumed"]:
-        sure.append(("assumed numbers", str(len(names["assumed"])), text._assumed(names["assumed"])))
+        sure.append(("assumed numbers", str(len(names["assumed"])), text.assumed_kinds(names["assumed"])))
     blocks: list[Block] = [
         Section("Time (with 90% intervals)", tuple(time)),
         Section("Memory of the fullest device", tuple(memory)),

@@ -60,7 +60,7 @@ def explain_text(prediction: Prediction) -> str:
     for phase, title in (("prefill", "Prefill step"), ("decode", "Decode step, in the middle of the generation")):
         chosen = [op for op in ops if op.phase == phase]
         if chosen:
-            blocks.append(_ops_table(chosen, title, prediction))
+            blocks.append(ops_table(chosen, title, prediction.tpot_s))
     blocks.append(Paragraph(what_helps(prediction)))
     return as_text([], blocks)
 
@@ -178,15 +178,19 @@ def _heading(prediction: Prediction) -> list[str]:
 def _time(prediction: Prediction) -> Section:
     between = prediction.interval
     rows = [
-        ("first token (TTFT)", duration(prediction.ttft_s), _range(between.get("ttft_s"), "s")),
-        ("each further token (TPOT)", duration(prediction.tpot_s), _range(between.get("tpot_s"), "s")),
-        ("whole batch (E2EL)", duration(prediction.e2el_s), _range(between.get("e2el_s"), "s")),
-        ("output tokens/s", plain(prediction.output_tokens_per_s), _range(between.get("output_tokens_per_s"), "")),
-        ("with input tokens/s", plain(prediction.total_tokens_per_s), _range(between.get("total_tokens_per_s"), "")),
+        ("first token (TTFT)", duration(prediction.ttft_s), bounds_text(between.get("ttft_s"), "s")),
+        ("each further token (TPOT)", duration(prediction.tpot_s), bounds_text(between.get("tpot_s"), "s")),
+        ("whole batch (E2EL)", duration(prediction.e2el_s), bounds_text(between.get("e2el_s"), "s")),
+        ("output tokens/s", plain(prediction.output_tokens_per_s), bounds_text(between.get("output_tokens_per_s"), "")),
+        (
+            "with input tokens/s",
+            plain(prediction.total_tokens_per_s),
+            bounds_text(between.get("total_tokens_per_s"), ""),
+        ),
         ("bound by", prediction.bound, ""),
     ]
     if not load_model(prediction.scenario.model).decode:
-        passes = plain(prediction.output_tokens_per_s), _range(between.get("output_tokens_per_s"), "")
+        passes = plain(prediction.output_tokens_per_s), bounds_text(between.get("output_tokens_per_s"), "")
         rows = [("one pass", *rows[0][1:]), ("samples/s", *passes), rows[-1]]
     elif prediction.tpot_s == 0:
         del rows[1]
@@ -212,7 +216,7 @@ def _energy(prediction: Prediction) -> Section:
     limit = f"{prediction.power_w / tdp_w:.0%} of the {in_engineering(tdp_w, 'W')} limit" if tdp_w else ""
     sample = "output token" if load_model(prediction.scenario.model).decode else "sample"
     rows = [
-        (f"per {sample}", in_engineering(prediction.energy_j_per_output_token, "J"), _range(between, "J")),
+        (f"per {sample}", in_engineering(prediction.energy_j_per_output_token, "J"), bounds_text(between, "J")),
         ("prefill of the batch", in_engineering(prediction.prefill_energy_j, "J"), ""),
         ("average power", in_engineering(prediction.power_w, "W"), limit),
     ]
@@ -239,11 +243,11 @@ def _confidence(prediction: Prediction) -> Section:
     rows = [(f"calibration {provenance['calibration']}", provenance["tag"], _FOUNDED.get(provenance["tag"], ""))]
     assumed: Sequence[str] = provenance.get("assumed", ())
     if assumed:
-        rows.append(("assumed numbers", str(len(assumed)), _assumed(assumed)))
+        rows.append(("assumed numbers", str(len(assumed)), assumed_kinds(assumed)))
     return Section("How sure", tuple(rows))
 
 
-def _assumed(places: Sequence[str]) -> str:
+def assumed_kinds(places: Sequence[str]) -> str:
     """The groups that the assumed numbers belong to, the numbers themselves being in the JSON form."""
     groups: dict[str, int] = {}
     for place in places:
@@ -256,7 +260,8 @@ def _assumed(places: Sequence[str]) -> str:
     return ", ".join(ordered[:5]) + more
 
 
-def _ops_table(ops: Sequence[OpCost], title: str, prediction: Prediction) -> Table:
+def ops_table(ops: Sequence[OpCost], title: str, step_s: float = 0.0) -> Table:
+    """Ops with all their terms, longest first; `step_s` is a decode step's whole time, with what the device waits for."""
     total = sum(op.time_s for op in ops)
     rows = []
     for op in sorted(ops, key=lambda op: -op.time_s):
@@ -273,13 +278,14 @@ def _ops_table(ops: Sequence[OpCost], title: str, prediction: Prediction) -> Tab
             )
         )
     note = f"{title}: {duration(total)} on the device"
-    if ops[0].phase == "decode" and prediction.tpot_s > 1.005 * total:
-        note += f", {duration(prediction.tpot_s - total)} more of waiting for the host and other stages"
+    if ops[0].phase == "decode" and step_s > 1.005 * total:
+        note += f", {duration(step_s - total)} more of waiting for the host and other stages"
     columns = ("op", "share", "unit", "time, all repeats", "work", "memory", "FLOP/B")
     return Table(columns, tuple(rows), frozenset({"op", "unit", "time, all repeats"}), title=note)
 
 
-def _range(bounds: tuple[float, float] | None, unit: str) -> str:
+def bounds_text(bounds: tuple[float, float] | None, unit: str) -> str:
+    """Both ends of an interval; empty without one."""
     if bounds is None:
         return ""
     low, high = ((duration(b) if unit == "s" else in_engineering(b, unit) if unit else plain(b)) for b in bounds)
