@@ -34,6 +34,9 @@ COLUMNS = (
 )  # fmt: skip
 """Columns of numbers; the keys of a prediction."""
 
+CHUNK = 65536
+"""Points of one compiled call: enough to hide the call, few enough that its temporaries stay small."""
+
 Progress = Callable[[int, int], None]
 
 
@@ -72,7 +75,7 @@ def run(
                 _write(frame, stored)
         if progress is not None:
             progress(position + 1, len(families))
-    whole = pd.concat(frames, ignore_index=True)
+    whole = frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
     if target is not None and parts_folder is not None:
         _write(whole, target)
         for part in parts_folder.glob("*.parquet"):
@@ -91,14 +94,21 @@ def grid_points(batch: list[int], prompt: list[int], output: list[int]) -> NDArr
 def predict_many(predictor: Predictor, points: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
     """Columns of `COLUMNS` for (P, 3) points of batch, prompt and output; the same numbers as `Predictor.predict`.
 
-    Points whose tensors all lie in the first memory, without turns, are one compiled call; the others are predicted one
-    by one.
+    Points whose tensors all lie in the first memory, without turns, are compiled calls of `CHUNK` points; the others are
+    predicted one by one.
     """
-    resolved = predictor.resolved
-    parallelism, model = resolved.parallelism, resolved.model
     answers = {column: np.full(len(points), np.nan) for column in COLUMNS}
-    replica = np.ceil(points[:, 0] / parallelism.dp)
-    simple = model.encoder is None and resolved.scenario.images == 0
+    for start in range(0, len(points), CHUNK):
+        chunk = slice(start, start + CHUNK)
+        _predict_chunk(predictor, points[chunk], {column: values[chunk] for column, values in answers.items()})
+    return answers
+
+
+def _predict_chunk(predictor: Predictor, points: NDArray[np.float64], answers: dict[str, NDArray[Any]]) -> None:
+    """Writes the predictions of some points into `answers`."""
+    resolved = predictor.resolved
+    replica = np.ceil(points[:, 0] / resolved.parallelism.dp)
+    simple = resolved.model.encoder is None and resolved.scenario.images == 0
     resident = _resident(predictor, points, replica) if simple else np.zeros(len(points), dtype=bool)
     if resident.any():
         _vectorised(predictor, points, replica, resident, answers)
@@ -108,7 +118,6 @@ def predict_many(predictor: Predictor, points: NDArray[np.float64]) -> dict[str,
         for column in COLUMNS:
             value = getattr(prediction, column)
             answers[column][position] = np.nan if value is None else value
-    return answers
 
 
 def _resident(predictor: Predictor, points: NDArray[np.float64], replica: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -219,7 +228,7 @@ def _family_frame(family: Scenario, points: NDArray[np.float64], on_error: str) 
     constant = {
         name: pd.Categorical([str(value)]).take(np.zeros(len(points), dtype=int)) for name, value in names.items()
     }
-    return pd.DataFrame({**constant, **shape, **answers, "problem": pd.Categorical(reasons)})
+    return pd.DataFrame({**constant, **shape, **answers, "problem": pd.Categorical(reasons)}, copy=False)
 
 
 def _techniques(family: Scenario) -> str:

@@ -5,7 +5,7 @@ Each function returns one `Op` whose docstring formula gives its FLOPs and eleme
 
 from __future__ import annotations
 
-from simulator.graph.op import Op, Routing, Split, Tensor
+from simulator.graph.op import Op, Phase, Routing, Split, Tensor
 from simulator.graph.step import FULL, ZERO, Amount, Span
 
 TOKENS = Amount(tokens=1.0)
@@ -34,7 +34,7 @@ def linear(
     groups: int = 1,
     routing: Routing | None = None,
     resident: bool = True,
-    phase: str = "any",
+    phase: Phase = "any",
 ) -> Op:
     """Y[m, n] = X[m, k] W[k, n] (+ b), in each of `groups`: 2 m n k FLOPs; reads m k + groups n k; writes m n.
 
@@ -64,7 +64,7 @@ def linear(
         routing=routing,
         split=split,
         block=block,
-        phase=phase,  # type: ignore[arg-type]
+        phase=phase,
     )
 
 
@@ -82,7 +82,7 @@ def elementwise(
     block: str = "other",
     fused: bool = False,
     resident: bool = True,
-    phase: str = "any",
+    phase: Phase = "any",
 ) -> Op:
     """Work of `flops` per row that reads and writes so many elements of each row: norms, activations, rotary, sums."""
     tensors = [
@@ -103,7 +103,7 @@ def elementwise(
         split="heads" if split else "none",
         block=block,
         fused=fused,
-        phase=phase,  # type: ignore[arg-type]
+        phase=phase,
     )
 
 
@@ -165,7 +165,7 @@ def attend(
     cached: bool = True,
     kept: bool = True,
     kv_width: int | None = None,
-    phase: str = "any",
+    phase: Phase = "any",
     block: str = "attention",
 ) -> Op:
     """Scores and values over a cache: 2 h (d_qk + d_v) FLOPs per attended pair, and 5 h for the softmax of each.
@@ -205,5 +205,5 @@ def attend(
         span=span,
         split="heads",
         block=block,
-        phase=phase,  # type: ignore[arg-type]
+        phase=phase,
     )

@@ -96,7 +96,10 @@ def latent_decoder(c: Config, *, sparse: bool = False) -> Architecture:
         channel = after_dense(c, style, experts(c, shared=shared_width(c), router_bias=biased))
     else:
         dense = feed_forward(c, style)
-        channel = lambda index: dense  # noqa: E731
+
+        def channel(index: int) -> Channel:
+            return dense
+
     return network(c, style, [block(style, part, channel(i)) for i in range(layers)])
 
 

@@ -128,7 +128,7 @@ class Calibration(Spec):
     """Engine that a prediction uses when none is named."""
     interval_low: Fraction
     interval_high: Fraction
-    """90% of measured over predicted times lie between these ratios."""
+    """Measured over predicted times: the 5% and the 95% quantile, of the rows that the source names."""
     gemm: GemmEfficiency
     attention: AttentionEfficiency
     elementwise_bandwidth: Fraction

@@ -14,8 +14,7 @@ from simulator.units import in_engineering
 from simulator.views.document import Block, Paragraph, Section, Table, as_html, as_text, table_text
 
 _FOUNDED = {
-    "in-grid": "measurements of this device at such sizes stand behind it",
-    "extrapolated": "measured on this device, but at other sizes",
+    "in-grid": "fitted to kernels measured on this device; its range of sizes is not checked",
     "transferred": "efficiencies of a related device; nothing measured on this one",
     "datasheet": "datasheet rates and efficiencies of its class; nothing measured on it",
 }

@@ -65,9 +65,12 @@ def test_multiply_adds_match_the_published_count(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "gmacs"), [("stable-diffusion-1.5-unet", 339), ("stable-diffusion-1.5-vae-decoder", 1240)]
 )
-def test_counters_of_modules_leave_attention_products_out(name: str, gmacs: float) -> None:
-    """BK-SDM, arXiv:2305.15798: counted by hooks on modules, which do not see the products inside attention."""
+def test_published_count_is_that_without_attention_products(name: str, gmacs: float) -> None:
+    """BK-SDM, arXiv:2305.15798. That its counter leaves out the products inside attention is inferred from the agreement,
+    not stated there; so this holds convolutions and dense layers, and the published figure as a lower bound of the whole.
+    """
     assert macs(graph_of(name), attention=False) / 1e9 == pytest.approx(gmacs, rel=0.005)
+    assert macs(graph_of(name)) / 1e9 > gmacs
 
 
 @pytest.mark.parametrize(("name", "million"), [("resnet-8", 12.5), ("ds-cnn", 2.66), ("mobilenet-v1-0.25-96", 7.49)])
