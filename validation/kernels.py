@@ -7,23 +7,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from simulator.cost.compiled import compile_modules
-from simulator.cost.efficiency import Engine, efficiency, find_calibration, load_engine
-from simulator.cost.layout import NUM_STATIC, HostRow, Scratch, Tables
-from simulator.cost.table import as_arrays, build_table
-from simulator.errors import SimulatorError, SpecError, UnknownNameError
-from simulator.graph.op import Graph, Op
-from simulator.mapping.machine import Machine, load_machine
-from simulator.mapping.place import Need, Placer, Policy
+from simulator.cost.efficiency import find_calibration, load_engine
+from simulator.errors import UnknownNameError
+from simulator.mapping.machine import load_machine
 from validation.score import score, score_by
 from validation.shapes import COLLECTIVE, Family, Numbers, family_of
+from validation.timing import prepare
 
 KEYS = ("hardware", "framework", "op", "dtype")
 CLASSES = (16.0, 128.0, 1024.0, 8192.0, 65536.0, 1048576.0)
@@ -101,32 +96,10 @@ def _predicted(table: pd.DataFrame, device: str, framework: str, family: Family)
     except UnknownNameError as error:
         lost[f"unknown {error.kind} '{error.name}'"] += len(table)
         return pd.DataFrame(columns=list(ROW)), lost
-    if "nccl_dtype" in table.columns:
-        engine = replace(engine, one_shot=False)
-    columns = [name for name in family.shape if name in table.columns]
-    shapes = table[columns].drop_duplicates()
-    number = table[columns].merge(shapes.assign(shape=np.arange(len(shapes))), on=columns, how="left")["shape"]
-    ops: list[Op] = []
-    first, last = np.zeros(len(shapes), np.int64), np.zeros(len(shapes), np.int64)
-    reasons: dict[int, str] = {}
-    for position, shape in enumerate(shapes.to_dict("records")):
-        first[position] = len(ops)
-        try:
-            made = family.ops({str(key): value for key, value in shape.items()})
-            ops += [replace(op, name=f"{op.name}.{position}") for op in made]
-        except SpecError:
-            raise
-        except (SimulatorError, ValueError) as error:
-            reasons[position] = str(error).splitlines()[0]
-        last[position] = len(ops)
-    which = number.to_numpy(np.int64)
-    bad = np.isin(which, list(reasons))
-    for position, reason in reasons.items():
-        lost[reason] += int((which == position).sum())
-    table, which = table[~bad], which[~bad]
-    if not len(table):
+    table, kernels, lost = prepare(table, machine, engine, family)
+    if kernels is None:
         return pd.DataFrame(columns=list(ROW)), lost
-    seconds = _seconds(machine, engine, ops, first[which], last[which], np.column_stack(family.step(table)))
+    seconds = kernels.seconds(find_calibration(machine))
     calibration = find_calibration(machine)
     size = family.size(table)
     frame = pd.DataFrame({
@@ -174,46 +147,3 @@ def _dtypes(table: pd.DataFrame, family: Family) -> Any:
 def _classes(size: Numbers, unit: str) -> Any:
     names = [f"<= {int(end)} {unit}" for end in CLASSES] + [f"> {int(CLASSES[-1])} {unit}"]
     return np.array(names, dtype=object)[np.searchsorted(CLASSES, size, side="left")]
-
-
-def _seconds(machine: Machine, engine: Engine, ops: list[Op], first: Any, last: Any, steps: Numbers) -> Numbers:
-    """Seconds of the ops `first` to `last` of every row; -1 where no unit can run them."""
-    calibration = find_calibration(machine)
-    rates = efficiency(machine, engine, calibration)
-    table = build_table(Graph("kernels", tuple(ops)), machine, engine, rates, calibration)
-    kept = np.zeros(len(ops) + 1, np.int64)
-    names = {op.name for op in table.ops}
-    kept[1:] = np.cumsum([op.name in names for op in ops])
-    placer = Placer(machine, Policy(engine.memory_fraction, engine.workspace_bytes, engine.spills))
-    shares = placer.place(Need(1.0, 1.0, 1.0), placer.preferences[0]).shares
-    tables = Tables(
-        **as_arrays(table),
-        place=np.array([share for row in shares for share in row]),
-        efficiency=table.efficiency,
-        power=table.power,
-        host=HostRow(*[0.0] * len(HostRow._fields)),
-    )
-    columns, memories = table.columns, len(table.memory_names)
-    scratch = Scratch(
-        times=np.zeros(memories),
-        trial=np.zeros(columns),
-        best=np.zeros(columns),
-        records=np.zeros((len(table.ops), columns)),
-        totals=np.zeros(columns),
-        dense=np.zeros(columns),
-        prefill=np.zeros(columns),
-        decode=np.zeros(columns),
-        result=np.zeros(NUM_STATIC),
-    )
-    seconds = np.empty(len(first))
-    _loop()(tables.all, kept[first], kept[last], np.ascontiguousarray(steps), tables, scratch, seconds)
-    return seconds
-
-
-@lru_cache(maxsize=1)
-def _loop() -> Any:
-    """`validation.loops.time_rows`, compiled with the arithmetic."""
-    from simulator.cost import kernels, steps
-    from validation import loops
-
-    return compile_modules((kernels, steps, loops))[2].time_rows

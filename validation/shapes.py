@@ -35,6 +35,8 @@ DTYPES = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16", "int8": "int8",
 COLLECTIVES = {
     "all_reduce": "all_reduce", "all_gather": "all_gather", "reduce_scatter": "reduce_scatter", "alltoall": "all_to_all",
 }  # fmt: skip
+UNGATED = frozenset({(512, 22, 5120), (512, 22, 2688), (128, 6, 1856)})
+"""Experts, choices and width of the layers (Nemotron 3) that have no gate, which the tables do not state."""
 EXPERT_KERNELS = ("permute", "experts_", "combine")
 """Ops of a routed layer that the measured kernel does: not the router, and no exchange between devices."""
 
@@ -109,7 +111,8 @@ def _cached(ops: list[Op], name: str) -> list[Op]:
 
 
 def _experts(shape: Shape) -> list[Op]:
-    part = MixtureOfExperts(int(shape["num_experts"]), int(shape["topk"]), int(shape["inter_size"]))
+    sizes = int(shape["num_experts"]), int(shape["topk"]), int(shape["inter_size"])
+    part = MixtureOfExperts(*sizes, gated=sizes not in UNGATED)
     ops = [op for op in expert_ops(part, int(shape["hidden_size"]), "bf16") if op.name.startswith(EXPERT_KERNELS)]
     ranks = int(shape["moe_ep_size"])
     division = Parallelism(tp=int(shape["moe_tp_size"]) * ranks, ep=ranks)

@@ -10,10 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from simulator import catalog
-from simulator.cost.layout import Efficiency
+from simulator.cost.layout import DecodeRow, Efficiency, ExpertsRow, PrefillRow, RoundingRow
 from simulator.errors import Problem, SpecError, UnknownNameError
 from simulator.mapping.machine import Machine
-from simulator.spec.engine import Calibration, EngineSpec
+from simulator.spec.engine import Calibration, DecodeEfficiency, EngineEfficiency, EngineSpec, PrefillEfficiency
 from simulator.spec.loader import load
 
 
@@ -41,6 +41,7 @@ class Engine:
     spills: bool
     collective_wait_s: float
     one_shot: bool
+    rounds_inputs: bool
 
 
 def load_engine(name: str) -> Engine:
@@ -83,6 +84,7 @@ def _load_engine(path: Path, stamp: int) -> Engine:
         spills=spec.spills,
         collective_wait_s=spec.collective_wait.value,
         one_shot=spec.all_reduce == "one_shot",
+        rounds_inputs=spec.rounds_inputs,
     )
 
 
@@ -111,25 +113,31 @@ def _calibrations(paths: tuple[tuple[Path, int], ...]) -> tuple[Calibration, ...
     return tuple(loaded)
 
 
-IDEAL = Efficiency(*([1.0] * len(Efficiency._fields)))._replace(
+_PREFILL = PrefillRow(*[1.0] * len(PrefillRow._fields))
+_DECODE = DecodeRow(*[1.0] * len(DecodeRow._fields))
+IDEAL = Efficiency(*([1.0] * len(Efficiency._fields)))._replace(  # type: ignore[arg-type]
     fill_s=0,
     fill_bytes=0,
     core_bandwidth=1e9,
     reduction_s=0,
-    attention_floor_s=0,
-    attention_block_s=0,
+    prefill=_PREFILL,
+    decode=_DECODE,
+    single=_DECODE,
+    rounding=RoundingRow(0.0, 0.0, 1.0),
+    experts=ExpertsRow(0.0, 1.0, 1.0, 0.0),
     sharpness=100,
-    prefill_sharpness=100,
     dequantize=0,
 )
-"""Datasheet rates and nothing else."""
+"""Datasheet rates and nothing else; `ideal` is set, so that what attention needs is not read."""
 
 
 def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Efficiency:
     """The shares and times that a machine's kernels reach under an engine."""
     if engine.ideal:
         return IDEAL
-    gemm, attention = calibration.gemm, calibration.attention
+    gemm, own = calibration.gemm, calibration.engines.get(engine.name, EngineEfficiency())
+    attention = own.attention or calibration.attention
+    rounding, experts = own.rounding or calibration.rounding, own.experts or calibration.experts
     compute, bandwidth = engine.compute_factor, engine.bandwidth_factor
     return Efficiency(
         gemm_compute=gemm.compute.value * compute,
@@ -139,19 +147,14 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
         fill_s=gemm.fill.value,
         fill_bytes=gemm.fill_row.value,
         core_bandwidth=gemm.core_bandwidth.value,
-        narrow_compute=gemm.narrow_compute.value,
+        narrow_tuned=1.0 if own.narrow_tuned else 0.0,
+        narrow_compute=(own.narrow_compute or gemm.narrow_compute).value,
         reduction_s=calibration.reduction.value,
-        attention_compute=attention.compute.value * compute,
-        attention_bandwidth=attention.bandwidth.value * bandwidth,
-        attention_floor_s=attention.floor.value,
-        query_tile=attention.query_tile.value,
-        context_tile=attention.context_tile.value,
-        split_tokens=attention.split_tokens.value,
-        attention_share=attention.saturating_share.value,
-        attention_block_s=attention.block.value,
-        key_tile=attention.key_tile.value,
-        prefill_bandwidth=attention.prefill_bandwidth.value * bandwidth,
-        prefill_sharpness=attention.prefill_sharpness.value,
+        prefill=_prefill(attention.prefill, compute, bandwidth),
+        decode=_decode(attention.decode, bandwidth),
+        single=_decode(attention.single or attention.decode, bandwidth),
+        rounding=RoundingRow(rounding.floor.value, rounding.row.value, rounding.bandwidth.value * bandwidth),
+        experts=ExpertsRow(experts.floor.value, experts.compute.value, experts.bandwidth.value, experts.skew.value),
         elementwise_bandwidth=calibration.elementwise_bandwidth.value * bandwidth,
         scan_compute=calibration.scan_compute.value * compute,
         cache_bandwidth=calibration.cache_bandwidth.value,
@@ -160,4 +163,35 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
         saturating_share=calibration.saturating_share.value,
         multicast=calibration.multicast.value,
         ideal=0.0,
+    )
+
+
+def _prefill(spec: PrefillEfficiency, compute: float, bandwidth: float) -> PrefillRow:
+    return PrefillRow(
+        compute=spec.compute.value * compute,
+        softmax=spec.softmax.value / compute,
+        query_tile=spec.query_tile.value,
+        key_tile=spec.key_tile.value,
+        block_s=spec.block.value,
+        tail=spec.tail.value,
+        bandwidth=spec.bandwidth.value * bandwidth,
+        sharpness=spec.sharpness.value,
+        floor_s=spec.floor.value,
+    )
+
+
+def _decode(spec: DecodeEfficiency, bandwidth: float) -> DecodeRow:
+    return DecodeRow(
+        bandwidth=spec.bandwidth.value * bandwidth,
+        core_bandwidth=spec.core_bandwidth.value,
+        key_tile=spec.key_tile.value,
+        block_s=spec.block.value,
+        least_tiles=spec.least_tiles.value,
+        most_splits=spec.most_splits.value,
+        reduction_s=spec.reduction.value,
+        group_tile=spec.group_tile.value,
+        group_limit=spec.group_limit.value,
+        softmax=spec.softmax.value,
+        sharpness=spec.sharpness.value,
+        floor_s=spec.floor.value,
     )

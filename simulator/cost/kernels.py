@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+from simulator.cost.attention import decode_attention, prefill_attention
 from simulator.cost.layout import (
     ALL_GATHER,
     ALL_REDUCE,
@@ -27,8 +28,10 @@ from simulator.cost.layout import (
     Floats,
     LinkRow,
     OpRow,
+    RoundingRow,
     UnitRow,
 )
+from simulator.cost.smooth import soft_maximum
 
 TILES = (
     (256.0, 128.0),
@@ -47,22 +50,6 @@ TILES = (
 """Output tiles [m, n] that GEMM libraries choose from, where the unit's largest tile admits them."""
 SPLITS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 """Parts of the summed dimension that work side by side (split-K)."""
-
-
-def soft_maximum(a: float, b: float, c: float, sharpness: float) -> float:
-    """(a^p + b^p + c^p)^(1/p), between the maximum (p infinite) and the sum (p = 1): work that overlaps, but not fully.
-
-    >>> soft_maximum(3.0, 4.0, 0.0, 2.0)
-    5.0
-    """
-    top = max(a, b, c)
-    if top <= 0.0 or sharpness > 60.0:
-        return top
-    total = 0.0
-    for term in (a, b, c):
-        if term > 0.0:
-            total += 1.0 if term == top else (term / top) ** sharpness
-    return top * total ** (1.0 / sharpness) if total > 1.0 else top
 
 
 def quantity(
@@ -167,13 +154,18 @@ def tiled_gemm(
     Waves: ceil(tiles split / cores), each 2 tm tn (k / split + fill) FLOPs on one core. Cache: every tile streams its
     (tm + tn) k operands, shared by `multicast` neighbours, and one core takes in `core_bandwidth` times its even share
     at most. Memory is saturated only by enough cores at work along n. Narrow weights are expanded by every row of
-    tiles, or once in a pass of their own at the cost of two. `m` is the rows of one group.
+    tiles, or once in a pass of their own at the cost of two. Where the library of narrow products is not tuned, it never
+    splits, and takes tiles by the rows alone. `m` is the rows of one group, `rate` what tiles sustain.
     """
     best = math.inf
     best_compute = 0.0
     best_cache = 0.0
-    narrow = eff.narrow_compute if op.dequantized <= 0.0 and max(op.element_bytes, op.weight_bytes) <= 1.0 else 1.0
-    core_rate = rate * eff.gemm_compute * narrow / unit.cores
+    narrow = 1.0
+    tuned = True
+    if op.dequantized <= 0.0 and max(op.element_bytes, op.weight_bytes) <= 1.0:
+        narrow = eff.narrow_compute
+        tuned = eff.narrow_tuned > 0.0
+    core_rate = rate * narrow / unit.cores
     fill = eff.fill_bytes / op.element_bytes if op.element_bytes > 0.0 else 0.0
     cache_rate = unit.cache_bytes_per_s * eff.cache_bandwidth
     for tile_m, tile_n in TILES:
@@ -181,13 +173,15 @@ def tiled_gemm(
             continue
         if tile_m > 16.0 and m <= 0.5 * tile_m and tile_n <= 128.0:
             continue
+        if not tuned and (tile_m < 0.5 * min(m, 256.0) or (tile_n < 128.0 and m > 64.0)):
+            continue
         tm = min(tile_m, unit.tile_m)
         tn = min(tile_n, unit.tile_n)
         columns = math.ceil(op.n / tn)
         tiles = active * math.ceil(m / tm) * columns
         for split in SPLITS:
             depth = math.ceil(op.k / split)
-            if split > 1.0 and (depth < 128.0 or tiles * split > 4.0 * unit.cores):
+            if split > 1.0 and (not tuned or depth < 128.0 or tiles * split > 4.0 * unit.cores):
                 break
             waves = math.ceil(tiles * split / unit.cores)
             compute = waves * (2.0 * tm * tn * (depth + fill) / core_rate + eff.fill_s)
@@ -211,6 +205,26 @@ def tiled_gemm(
                 best_compute = compute
                 best_cache = cache
     return best, best_compute, best_cache
+
+
+def home(place: Floats, memories: int) -> int:
+    """The memory that holds most of the activations."""
+    best = 0
+    for m in range(1, memories):
+        if place[PLACE_ACTIVATION * memories + m] > place[PLACE_ACTIVATION * memories + best]:
+            best = m
+    return best
+
+
+def rounding_time(op: OpRow, rows: float, unit: UnitRow, bandwidth: float, row: RoundingRow) -> float:
+    """Seconds to round rows of k elements of 16 bits to 8: a block per row, and three bytes moved per element.
+
+    With a scale per group of elements one kernel does it; a scale per tensor needs its maximum first.
+    """
+    floor_s = min(row.floor_s, unit.launch_s) if op.rounded > 1.0 else row.floor_s
+    if bandwidth <= 0.0:
+        return floor_s
+    return floor_s + rows * row.row_s / unit.cores + 3.0 * rows * op.k / (bandwidth * row.bandwidth)
 
 
 def collective_time(op: OpRow, link: LinkRow, message: float, ideal: float) -> float:
@@ -249,6 +263,7 @@ def op_on_unit(
     activation: float,
     sequences: float,
     query: float,
+    pairs: float,
     context: float,
     unit: UnitRow,
     rate: float,
@@ -261,11 +276,8 @@ def op_on_unit(
 ) -> float:
     """Seconds of one execution of an op on one unit, without launch; `record` gets its terms. -1: cannot.
 
-    The soft maximum of compute, of the memories and of the cache. GEMM: the cheaper of the tiled and the
-    matrix-vector kernel. Prefill attention: blocks of `query_tile` rows in waves over the cores, whole tiles of keys on
-    the diagonal. Decode attention: the cache at its bandwidth once enough (sequence, KV head, split of `split_tokens`)
-    blocks are at work, scores and values at the peak with the group of query heads padded to 16 rows, the latency of
-    every further wave of blocks, and the pass that sums the splits.
+    The soft maximum of compute, of the memories and of the cache. GEMM: the cheaper of the tiled and the matrix-vector
+    kernel. Attention: `simulator.cost.attention`.
     """
     spill = uncached(unit, activation)
     passes = 1.0
@@ -284,24 +296,38 @@ def op_on_unit(
         return max(flops / rate, memory_s, cache_s)
     if op.kind == GEMM:
         active = op.groups
+        floor_s = 0.0
+        load = 1.0
+        compute_share = eff.gemm_compute
+        stream_share = 1.0
         if op.experts > 0.0:
             tokens = rows / op.top_k
             active = op.groups * (1.0 - (1.0 - min(1.0, op.top_k / op.experts)) ** tokens)
-        m = rows / max(1.0, active)
+            floor_s = eff.experts.floor_s
+            load = max(1.0, op.experts / op.groups) ** eff.experts.skew
+            compute_share *= eff.experts.compute
+            stream_share = eff.experts.bandwidth
+        if op.rounded > 0.0:
+            floor_s += rounding_time(op, rows, unit, bandwidth[at + home(place, len(times))], eff.rounding)
+        m = rows * load / max(1.0, active)
         dequantize_s = 0.0
         if op.dequantized > 0.0:
             dequantize_s = eff.dequantize * op.dequantized * active / op.groups / unit.vector_flop_per_s
+        record[R_LAUNCH] = floor_s
         if unit.reuse_rows > 0.0:
-            compute = flops / (rate * eff.gemm_compute) + dequantize_s
+            compute = flops * load / (rate * compute_share) + dequantize_s
             record[R_COMPUTE] = compute
-            return soft_maximum(compute, memory_s / eff.gemv_bandwidth, 0.0, eff.sharpness)
-        time, compute, feed = tiled_gemm(m, op, active, unit, rate, eff, memory_s / eff.gemm_bandwidth, dequantize_s)
+            return floor_s + soft_maximum(compute, memory_s / (eff.gemv_bandwidth * stream_share), 0.0, eff.sharpness)
+        time, compute, feed = tiled_gemm(
+            m, op, active, unit, rate * compute_share, eff, memory_s / (eff.gemm_bandwidth * stream_share), dequantize_s
+        )
         cache_s = feed
         repeats = math.ceil(m / eff.gemv_rows)
         if repeats <= 4.0:
             streamed = memory_time(bandwidth, at, place, weight * repeats, cache, spill, times)
-            vector_compute = flops / (unit.vector_flop_per_s * eff.gemm_compute) + dequantize_s * repeats
-            vector = soft_maximum(vector_compute, streamed / eff.gemv_bandwidth, 0.0, eff.sharpness)
+            vector_compute = flops * load / (unit.vector_flop_per_s * compute_share) + dequantize_s * repeats
+            vector_s = streamed / (eff.gemv_bandwidth * stream_share)
+            vector = soft_maximum(vector_compute, vector_s, 0.0, eff.sharpness)
             if vector < time:
                 time = vector
                 compute = vector_compute
@@ -309,39 +335,28 @@ def op_on_unit(
             memory_time(bandwidth, at, place, weight, cache, spill, times)
         record[R_COMPUTE] = compute
         record[R_CACHE] = cache_s
-        return time
+        return floor_s + time
     if op.kind == ATTENTION:
+        if pairs <= 0.0 or sequences <= 0.0:
+            return 0.0
+        pair_flops = flops / (pairs * op.heads)
         if query > 1.0:
-            blocks = sequences * op.heads * math.ceil(query / eff.query_tile)
-            padded = math.ceil(query / eff.query_tile) * eff.query_tile / query
-            if op.causal > 0.0 and op.window <= 0.0 and op.chunk <= 0.0 and op.limit <= 0.0 and op.source <= 0.0:
-                seen = max(1.0, context / sequences - 0.5 * (query - 1.0))
-                padded *= 1.0 + 0.5 * (eff.key_tile - 1.0) / seen
-            waves = math.ceil(blocks / unit.cores) * unit.cores / blocks
-            compute = flops * padded * waves / (rate * eff.attention_compute)
-            further = 0.0
-            summing = 0.0
-            sharpness = eff.prefill_sharpness
-            share = eff.prefill_bandwidth
+            floor_s = eff.prefill.floor_s
+            time, compute = prefill_attention(
+                op, pair_flops, sequences, query, pairs, context, unit, rate, memory_s, cache_s, eff.prefill
+            )
         else:
-            group = max(1.0, op.heads / max(1.0, op.kv_heads))
-            padded = math.ceil(group / 16.0) * 16.0 / group if unit.tile_m >= 64.0 else 1.0
-            compute = flops * padded / (rate * eff.attention_compute)
-            read = math.ceil(context / sequences / eff.context_tile) * eff.context_tile + 1.0
-            splits = max(1.0, read / (eff.split_tokens + 1.0))
-            blocks = sequences * op.kv_heads
-            slower = read / (context / sequences + 1.0) / min(1.0, blocks * splits / (eff.attention_share * unit.cores))
-            further = max(0.0, blocks / unit.cores - 1.0) * eff.attention_block_s
-            summing = eff.reduction_s * (1.0 - 1.0 / splits)
-            sharpness = eff.sharpness
-            share = eff.attention_bandwidth
-            memory_s = memory_time(bandwidth, at, place, weight, cache * slower, spill, times)
+            # The cache is read whole, and the new position written.
+            key_s = memory_time(bandwidth, at, place, 0.0, cache, 0.0, times)
+            key_s /= (context + sequences) * max(1.0, op.kv_heads)
             memory_time(bandwidth, at, place, weight, cache, spill, times)
+            row = eff.single if op.heads <= op.kv_heads else eff.decode
+            floor_s = row.floor_s
+            time, compute = decode_attention(op, pair_flops, sequences, context, unit, rate, memory_s, key_s, row)
         record[R_COMPUTE] = compute
         record[R_CACHE] = cache_s
-        floor = eff.attention_floor_s + summing
-        record[R_LAUNCH] = floor
-        return floor + soft_maximum(compute, memory_s / share, max(cache_s, further), sharpness)
+        record[R_LAUNCH] = floor_s
+        return time
     share = eff.scan_compute if op.kind == SCAN else 1.0
     record[R_COMPUTE] = flops / (rate * share)
     record[R_CACHE] = cache_s

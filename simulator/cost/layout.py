@@ -84,6 +84,8 @@ class OpRow(NamedTuple):
     """Of one stored weight."""
     dequantized: float
     """Weight elements that are expanded before they are multiplied."""
+    rounded: float
+    """1 if a pass of its own rounds the input of 16 bits to the narrow format it is multiplied in; 2 if by groups."""
     phase: float
     collective: float
     causal: float
@@ -110,6 +112,54 @@ class UnitRow(NamedTuple):
     launch_s: float
 
 
+class PrefillRow(NamedTuple):
+    """Fused attention of many queries: `simulator.cost.attention.prefill_attention`."""
+
+    compute: float
+    softmax: float
+    query_tile: float
+    key_tile: float
+    block_s: float
+    tail: float
+    bandwidth: float
+    sharpness: float
+    floor_s: float
+
+
+class DecodeRow(NamedTuple):
+    """Fused attention of one query: `simulator.cost.attention.decode_attention`."""
+
+    bandwidth: float
+    core_bandwidth: float
+    key_tile: float
+    block_s: float
+    least_tiles: float
+    most_splits: float
+    reduction_s: float
+    group_tile: float
+    group_limit: float
+    softmax: float
+    sharpness: float
+    floor_s: float
+
+
+class RoundingRow(NamedTuple):
+    """The pass that rounds the input of a narrow product: `simulator.cost.kernels.rounding_time`."""
+
+    floor_s: float
+    row_s: float
+    bandwidth: float
+
+
+class ExpertsRow(NamedTuple):
+    """Grouped products of routed experts, against plain ones."""
+
+    floor_s: float
+    compute: float
+    bandwidth: float
+    skew: float
+
+
 class Efficiency(NamedTuple):
     """The calibrated efficiencies of one machine under one engine."""
 
@@ -121,18 +171,14 @@ class Efficiency(NamedTuple):
     fill_bytes: float
     core_bandwidth: float
     narrow_compute: float
+    narrow_tuned: float
     reduction_s: float
-    attention_compute: float
-    attention_bandwidth: float
-    attention_floor_s: float
-    query_tile: float
-    context_tile: float
-    split_tokens: float
-    attention_share: float
-    attention_block_s: float
-    key_tile: float
-    prefill_bandwidth: float
-    prefill_sharpness: float
+    prefill: PrefillRow
+    decode: DecodeRow
+    single: DecodeRow
+    """Decode where every query head has a KV head of its own."""
+    rounding: RoundingRow
+    experts: ExpertsRow
     elementwise_bandwidth: float
     scan_compute: float
     cache_bandwidth: float

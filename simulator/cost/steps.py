@@ -105,6 +105,7 @@ def add_op(
             activation,
             sequences,
             query,
+            pairs,
             context,
             unit,
             rate,

@@ -92,10 +92,6 @@ def build_table(
     """The table of a graph's ops, without those that the engine fuses away."""
     ops = tuple(op for op in graph.ops if is_kernel(op, engine))
     ideal = engine.ideal
-    launch = calibration.launch.value if calibration.launch else None
-    units = [_unit_row(unit, machine, 0.0 if ideal else launch) for unit in machine.units]
-    link_share = 1.0 if ideal else calibration.link_bandwidth.value
-    link_latency_s = calibration.link_latency.value if calibration.link_latency else None
     return Table(
         ops=ops,
         rows=[_op_row(op, engine) for op in ops],
@@ -105,12 +101,12 @@ def build_table(
         amounts=[_amounts(op) for op in ops],
         rates=[[_rate(op, unit, machine) for unit in machine.units] for op in ops],
         joules=[[_joules(op, unit, machine) for unit in machine.units] for op in ops],
-        units=units,
+        units=unit_rows(machine, engine, calibration),
         unit_names=tuple(unit.name for unit in machine.units),
         bandwidth=[unit.read_bytes_per_s for unit in machine.units],
         byte_joules=[_byte_joules(unit, calibration.transport.value) for unit in machine.units],
         memory_names=tuple(_qualified(memory.part, memory.name, machine) for memory in machine.memories),
-        links=[_link_row(op, machine, engine, link_share, link_latency_s) for op in ops],
+        links=link_rows(ops, machine, engine, calibration),
         efficiency=efficiency,
         power=PowerRow(machine.static_w, 0.0 if ideal else machine.tdp_w),
     )
@@ -173,6 +169,7 @@ def _op_row(op: Op, engine: Engine) -> OpRow:
         element_bytes=input_bytes,
         weight_bytes=next((t.bytes_per_element for t in op.tensors if t.role == "weight"), input_bytes),
         dequantized=sum(t.read.const for t in narrow),
+        rounded=_rounded(op, input_bytes) if engine.rounds_inputs else 0.0,
         phase=float(PHASES[op.phase]),
         collective=float(COLLECTIVES[op.collective]) if op.collective else 0.0,
         causal=1.0 if span.causal else 0.0,
@@ -181,6 +178,13 @@ def _op_row(op: Op, engine: Engine) -> OpRow:
         limit=float(span.limit or 0),
         source=1.0 if span.source else 0.0,
     )
+
+
+def _rounded(op: Op, input_bytes: float) -> float:
+    """Whether the input is rounded in a pass of its own: 2 by groups, as the weights are. Experts' is, as it is sorted."""
+    if op.kind != "gemm" or op.routing or input_bytes > 1.0:
+        return 0.0
+    return 2.0 if any(t.role == "weight" and t.overhead_bits for t in op.tensors) else 1.0
 
 
 def _amounts(op: Op) -> list[Amount]:
@@ -247,6 +251,27 @@ def _byte_joules(unit: Unit, transport: float) -> tuple[float, ...]:
     )
 
 
+def unit_rows(machine: Machine, engine: Engine, calibration: Calibration) -> list[UnitRow]:
+    """The units of a machine as the arithmetic reads them, with the calibrated launch."""
+    launch_s = calibration.launch.value if calibration.launch else None
+    return [_unit_row(unit, machine, 0.0 if engine.ideal else launch_s) for unit in machine.units]
+
+
+def link_rows(ops: Sequence[Op], machine: Machine, engine: Engine, calibration: Calibration) -> list[LinkRow]:
+    """The link of each op, with the calibrated share and latency; meaningful for collectives."""
+    return [_link_row(op, machine, engine, *_link_efficiency(op, engine, calibration)) for op in ops]
+
+
+def _link_efficiency(op: Op, engine: Engine, calibration: Calibration) -> tuple[float, float]:
+    """Share of the bandwidth and least latency: of kernels made for all-reduce, or of the library that does the rest."""
+    if engine.ideal:
+        return 1.0, 0.0
+    library = calibration.library
+    if library and op.collective in ("all_gather", "reduce_scatter", "all_to_all"):
+        return library.bandwidth.value, library.latency.value
+    return calibration.link_bandwidth.value, calibration.link_latency.value if calibration.link_latency else 0.0
+
+
 def _unit_row(unit: Unit, machine: Machine, launch_s: float | None) -> UnitRow:
     vector = max(
         (
@@ -275,13 +300,13 @@ def _unit_row(unit: Unit, machine: Machine, launch_s: float | None) -> UnitRow:
     )
 
 
-def _link_row(op: Op, machine: Machine, engine: Engine, share: float, latency_s: float | None) -> LinkRow:
+def _link_row(op: Op, machine: Machine, engine: Engine, share: float, latency_s: float) -> LinkRow:
     if op.kind != "collective":
         return LinkRow(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     link = machine.interconnect(op.groups) or Interconnect("none", 0.0, 0.0, 0.0, "switch", 1.0)
     return LinkRow(
         bytes_per_s=link.bytes_per_s * share,
-        latency_s=max(link.latency_s, latency_s or 0.0) + engine.collective_wait_s,
+        latency_s=max(link.latency_s, latency_s) + engine.collective_wait_s,
         half_bandwidth_bytes=0.0 if engine.ideal else link.half_bandwidth_bytes,
         joules_per_byte=link.joules_per_byte,
         one_shot=1.0 if (engine.one_shot or engine.ideal) and link.topology == "switch" else 0.0,

@@ -57,6 +57,9 @@ class EngineSpec(Spec):
     """Most prompt tokens in one step; longer prompts are cut into chunks."""
     spills: bool = False
     """Uses further memories (host DRAM, DDR tier, flash) when the first is full."""
+    rounds_inputs: bool = False
+    """A kernel of its own rounds the input of every product of 8 bits (scales found as it runs); otherwise that is fused
+    into the op before it."""
     collective_wait: Time
     """Time that ranks wait for one another at each collective: they do not arrive together."""
     all_reduce: Literal["one_shot", "ring"] = "one_shot"
@@ -84,31 +87,110 @@ class GemmEfficiency(Spec):
     """Share of `compute` that products of operands of 8 bits or fewer keep (wider sums, power); 1 for all of it."""
 
 
+class PrefillEfficiency(Spec):
+    """Fused attention of many queries."""
+
+    compute: Fraction
+    """Share of the matrix peak that its products sustain inside their tiles."""
+    softmax: Fraction
+    """Vector operations per score that are not hidden behind the products (exponential, maximum, scaling)."""
+    query_tile: Count
+    """Query rows of one block."""
+    key_tile: Count
+    """Keys of one tile: tiles that the mask cuts are computed whole. 1 for no padding."""
+    block: Time
+    """Prologue and epilogue of a block, however few its keys."""
+    tail: Fraction
+    """Time that cores stand idle in the last wave, over that of a block."""
+    bandwidth: Fraction
+    """Share of the memory bandwidth at which blocks read their operands and write their result."""
+    sharpness: Count
+    """`sharpness` of prefill: 1 where a block reads, computes and writes in turn."""
+    floor: Time
+    """Shortest time of the kernel besides its launch."""
+
+
+class DecodeEfficiency(Spec):
+    """Fused attention of one query per sequence."""
+
+    bandwidth: Fraction
+    """Share of the memory bandwidth at which all cores together read the cache."""
+    core_bandwidth: Count
+    """Most that one core reads, over its even share of the memory bandwidth; 1000 for no limit."""
+    key_tile: Count
+    """Cached positions that a block reads at once; a shorter rest costs as much."""
+    block: Time
+    """Time of a block however short its cache; 0 for none."""
+    least_tiles: Count
+    """Fewest tiles of one split."""
+    most_splits: Count
+    """Most blocks that one cache is split among; 1 where it is never split."""
+    reduction: Time
+    """The further pass that sums the splits."""
+    group_tile: Count
+    """Query heads of one KV head are padded to a multiple of this; 1 for no padding."""
+    group_limit: Count
+    """Most query heads that share one reading of the cache; 1000 for no limit."""
+    softmax: Fraction
+    """Vector operations per score."""
+    sharpness: Count
+    """`sharpness` of decode."""
+    floor: Time
+    """Shortest time of the kernel besides its launch."""
+
+
 class AttentionEfficiency(Spec):
     """Fused attention."""
 
-    compute: Fraction
-    """Share of the peak in prefill, at long sequences."""
-    bandwidth: Fraction
-    """Share of the memory bandwidth at which decode reads the cache."""
+    prefill: PrefillEfficiency
+    decode: DecodeEfficiency
+    single: DecodeEfficiency | None = None
+    """Decode where every query head has a KV head of its own, if that is another kernel."""
+
+
+class RoundingEfficiency(Spec):
+    """The pass that rounds the input of a narrow product, where it is a kernel of its own."""
+
     floor: Time
-    """Shortest time of the kernel besides its launch (split, reduction)."""
-    query_tile: Count
-    """Query rows of one block of prefill."""
-    context_tile: Count
-    """Cached positions that a block of decode reads at once; a shorter rest costs as much."""
-    split_tokens: Count
-    """Least cached positions of one block of decode: a longer cache is split among more cores."""
-    saturating_share: Fraction
-    """Share of the cores that is enough to saturate the memory bandwidth in decode."""
-    block: Time
-    """Time of every further wave of blocks of decode, however short the cache; 0 for none."""
-    key_tile: Count
-    """Keys of one tile of prefill: the tile on the causal diagonal is computed whole. 1 for no padding."""
-    prefill_bandwidth: Fraction
-    """Share of the memory bandwidth at which blocks of prefill read their operands and write their result."""
-    prefill_sharpness: Count
-    """`sharpness` of prefill: 1 where a block reads, computes and writes in turn."""
+    """Its shortest time, launch included."""
+    row: Time
+    """Time of one row on one core, however short."""
+    bandwidth: Fraction
+    """Share of the memory bandwidth at which it reads 16 and writes 8 bits per element."""
+
+
+class ExpertsEfficiency(Spec):
+    """Grouped products of routed experts, against plain ones."""
+
+    floor: Time
+    """Further time of one grouped product: tokens are sorted by expert and brought back."""
+    compute: Fraction
+    """Share of the plain product's rate."""
+    bandwidth: Fraction
+    """Share of the plain product's memory bandwidth."""
+    skew: Fraction
+    """The fullest of p ranks that divide the experts gets p^skew times the mean load."""
+
+
+class LibraryEfficiency(Spec):
+    """Collectives of a general library."""
+
+    latency: Time
+    """One collective of a tiny message."""
+    bandwidth: Fraction
+    """Share of a link's bandwidth."""
+
+
+class EngineEfficiency(Spec):
+    """What holds for one engine's kernels in place of the general values."""
+
+    attention: AttentionEfficiency | None = None
+    rounding: RoundingEfficiency | None = None
+    experts: ExpertsEfficiency | None = None
+    narrow_compute: Fraction | None = None
+    """As that of `gemm`."""
+    narrow_tuned: bool = True
+    """Kernels of narrow products are chosen among all tiles and splits; otherwise by the rows alone, and never split."""
 
 
 class Calibration(Spec):
@@ -131,6 +213,10 @@ class Calibration(Spec):
     """Measured over predicted times: the 5% and the 95% quantile, of the rows that the source names."""
     gemm: GemmEfficiency
     attention: AttentionEfficiency
+    engines: dict[str, EngineEfficiency] = Field(default_factory=dict)
+    """Engine file -> what its own kernels reach."""
+    rounding: RoundingEfficiency
+    experts: ExpertsEfficiency
     elementwise_bandwidth: Fraction
     scan_compute: Fraction
     """Share of the vector peak that recurrences sustain."""
@@ -153,5 +239,7 @@ class Calibration(Spec):
     """Share of a link's bandwidth that collectives reach."""
     link_latency: Time | None = None
     """One collective of a tiny message, where that takes longer than the link's own latency."""
+    library: LibraryEfficiency | None = None
+    """Collectives other than all-reduce, where a general library does them; as all-reduce where nothing is stated."""
     saturating_share: Fraction
     """Share of the cores that is enough to saturate the memory bandwidth."""

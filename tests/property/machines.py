@@ -111,7 +111,7 @@ def engines(draw: st.DrawFn) -> Engine:
         norm_kernels=float(draw(st.integers(1, 3))), compute_factor=1.0, bandwidth_factor=1.0,
         memory_fraction=draw(st.sampled_from([0.8, 0.95, 1.0])), workspace_bytes=0.0,
         max_batched_tokens=float(draw(st.sampled_from([256, 2048, 8192]))), spills=draw(st.booleans()),
-        one_shot=draw(st.booleans()),
+        one_shot=draw(st.booleans()), rounds_inputs=draw(st.booleans()),
     )  # fmt: skip
 
 
@@ -131,13 +131,35 @@ def calibrations(draw: st.DrawFn) -> Knobs:
         "compute": draw(share()), "bandwidth": draw(share()), "vector_bandwidth": draw(share()),
         "vector_rows": draw(st.sampled_from([1, 2, 4, 8])), "fill": draw(st.sampled_from(["0 us", "1 us", "4 us"])),
     }  # fmt: skip
-    attention = {
-        "compute": draw(share()), "bandwidth": draw(share()), "floor": draw(st.sampled_from(["0 us", "3 us"])),
-        "query_tile": draw(st.sampled_from([16, 64, 128])),
+    floors = st.sampled_from(["0 us", "3 us"])
+    prefill = {
+        "compute": draw(share()), "softmax": draw(st.sampled_from([0, 5, 30])), "tail": draw(st.floats(0.0, 1.5)),
+        "query_tile": draw(st.sampled_from([16, 64, 99.9])), "key_tile": draw(st.sampled_from([1, 18, 256])),
+        "block": draw(floors), "bandwidth": draw(share()), "sharpness": draw(st.sampled_from([1, 1.2, 4])),
+        "floor": draw(floors),
+    }  # fmt: skip
+    decode = {
+        "bandwidth": draw(share()), "core_bandwidth": draw(st.floats(1.0, 8.0)), "block": draw(floors),
+        "key_tile": draw(st.sampled_from([1, 31, 128])), "least_tiles": draw(st.floats(1.0, 12.0)),
+        "most_splits": draw(st.sampled_from([1, 30.5, 1000])), "reduction": draw(floors), "floor": draw(floors),
+        "group_tile": draw(st.sampled_from([1, 8.5, 64])), "group_limit": draw(st.sampled_from([2, 32, 1000])),
+        "softmax": draw(st.sampled_from([0, 20])), "sharpness": draw(st.sampled_from([1, 1.2, 8])),
     }  # fmt: skip
     return {
         "gemm": gemm,
-        "attention": attention,
+        "attention": {"prefill": prefill, "decode": decode, "single": None if draw(st.booleans()) else decode},
+        "rounding": {
+            "floor": draw(floors),
+            "row": draw(st.sampled_from(["0 ns", "500 ns"])),
+            "bandwidth": draw(share()),
+        },
+        "experts": {
+            "floor": draw(floors),
+            "compute": draw(share()),
+            "bandwidth": draw(share()),
+            "skew": draw(st.floats(0.0, 0.4)),
+        },
+        "engines": {"drawn": {"narrow_tuned": draw(st.booleans()), "narrow_compute": draw(share())}},
         "elementwise_bandwidth": draw(share()),
         "scan_compute": draw(share()),
         "cache_bandwidth": draw(share()),
@@ -152,8 +174,7 @@ def calibration_of(knobs: Knobs) -> Calibration:
     """The calibration that the knobs describe, on top of the one for GPUs in general."""
     base: dict[str, Any] = read_mapping(catalog.find("calibration", "gpu"))
     values = {**base, **knobs}
-    for nested in ("gemm", "attention"):
-        values[nested] = {**base[nested], **knobs[nested]}
+    values["gemm"] = {**base["gemm"], **knobs["gemm"]}
     context = {"sources": values["sources"], "default_source": values.get("default_source")}
     return Calibration.model_validate(values, context=context)
 

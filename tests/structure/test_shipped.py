@@ -53,12 +53,18 @@ def test_calibrations_are_physical(path: Path) -> None:
     assert spec.devices or spec.architectures or spec.classes
     for device in spec.devices:
         assert catalog.find("hardware", device).stem == device
-    shares = (
-        spec.gemm.compute, spec.gemm.bandwidth, spec.gemm.vector_bandwidth, spec.attention.compute,
-        spec.attention.bandwidth, spec.elementwise_bandwidth, spec.scan_compute, spec.cache_bandwidth,
-        spec.link_bandwidth, spec.saturating_share,
-    )  # fmt: skip
+    own = spec.engines.values()
+    attentions = [spec.attention, *(engine.attention for engine in own if engine.attention)]
+    experts = [spec.experts, *(engine.experts for engine in own if engine.experts)]
+    shares = [
+        spec.gemm.compute, spec.gemm.bandwidth, spec.gemm.vector_bandwidth, spec.elementwise_bandwidth,
+        spec.scan_compute, spec.cache_bandwidth, spec.link_bandwidth, spec.saturating_share,
+        *(share for a in attentions for share in (a.prefill.compute, a.prefill.bandwidth, a.decode.bandwidth)),
+        *(share for part in experts for share in (part.compute, part.bandwidth)),
+        *(engine.narrow_compute for engine in own if engine.narrow_compute),
+    ]  # fmt: skip
     assert all(0 < share.value <= 1 for share in shares)
+    assert all(load_engine(name).name == name for name in spec.engines)
     assert 0 < spec.interval_low.value <= 1 <= spec.interval_high.value
     assert spec.sharpness.value >= 1
 

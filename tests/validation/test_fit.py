@@ -8,103 +8,108 @@ import pandas as pd
 import pytest
 
 from validation import fit
+from validation.knobs import KNOBS, changed, general, starting_values
+from validation.shapes import COLLECTIVE, DECODE, GEMM, Family
 
 DEVICE = "a100-sxm4-80gb"
 TRUE = {"gemm.bandwidth": 0.6, "launch": 5e-6, "reduction": 3e-6}
 
 
-def made(bench: fit.Bench, rows: pd.DataFrame, values: fit.Values) -> pd.DataFrame:
+def made(rows: pd.DataFrame, family: Family, values: dict[str, float]) -> pd.DataFrame:
     """The rows with the latency that the model has for them, in milliseconds."""
-    return rows.assign(latency=fit.KernelTimer(bench, rows, "bfloat16").seconds(values) * 1e3)
+    bench = fit.Bench.of(DEVICE, "vllm", rows, family)
+    return bench.rows.assign(latency=bench.seconds(values) * 1e3)
 
 
 @pytest.fixture(scope="module")
-def bench() -> fit.Bench:
-    return fit.Bench.of(DEVICE)
-
-
-@pytest.fixture(scope="module")
-def tables(bench: fit.Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of tables that the model itself made."""
     folder = tmp_path_factory.mktemp("tables")
     sizes = [256, 1024, 2048, 4096, 8192]
     grid = [(m, n, k) for m in (1, 16, 64, 256, 2048) for n in sizes for k in sizes]
-    gemms = made(bench, pd.DataFrame(grid, columns=["m", "n", "k"]), TRUE).assign(gemm_dtype="bfloat16")
+    rows = pd.DataFrame(grid, columns=["m", "n", "k"])
+    rows = rows.assign(op_name="gemm", gemm_dtype="bfloat16", kernel_source="x", latency=1.0)
+    gemms = made(rows, GEMM, TRUE)
     gemms.loc[0, "latency"] = 0.0
-    gemms.to_parquet(folder / "gemm__made__1__gemm_perf.parquet")
+    gemms.to_parquet(folder / "gemm__vllm__1__gemm_perf.parquet")
     grid = [
-        (b, c, h, g) for b in (1, 4, 16, 64) for c in (16, 512, 4096) for h, g in ((32, 8), (16, 16), (8, 1), (64, 1))
+        (b, c, h, g) for b in (1, 4, 16, 64) for c in (16, 512, 4096) for h, g in ((32, 8), (16, 0), (8, 1), (64, 1))
     ]
-    heads = pd.DataFrame(grid, columns=["batch", "context", "heads", "kv_heads"]).assign(query=1, head_dim=128)
-    heads = made(bench, heads, {"attention.bandwidth": 0.6})
-    heads = heads.rename(columns={"batch": "batch_size", "context": "isl", "heads": "num_heads"}).assign(
-        num_key_value_heads=heads["kv_heads"].where(heads["kv_heads"] < heads["heads"], 0),
-        attn_dtype="bfloat16", kv_cache_dtype="bfloat16", step=0,
+    heads = pd.DataFrame(grid, columns=["batch_size", "step", "num_heads", "num_key_value_heads"])
+    heads = heads.assign(
+        op_name="generation_attention", isl=1, head_dim=128, attn_dtype="bfloat16", kv_cache_dtype="bfloat16",
+        kernel_source="x", latency=1.0,
     )  # fmt: skip
-    heads.to_parquet(folder / "attention__made__1__generation_attention_perf.parquet")
+    made(heads, DECODE, {}).to_parquet(folder / "attention__vllm__1__generation_attention_perf.parquet")
     return folder
 
 
 def run(tables: Path, kind: str, *more: str) -> Any:
-    arguments = [kind, "--device", DEVICE, "--tables", str(tables), "--framework", "made", *more]
-    return fit.run(fit.parser().parse_args(arguments))
+    return fit.run(fit.parser().parse_args([kind, "--device", DEVICE, "--tables", str(tables), *more]))
+
+
+def gemms(tables: Path) -> pd.DataFrame:
+    return fit.read_rows(tables, "vllm", "gemm", "bfloat16", "")
 
 
 def test_rows_that_measured_nothing_are_dropped_and_shapes_are_held_out_whole(tables: Path) -> None:
-    rows = fit.gemm_rows(tables, "made", "bfloat16")
+    rows = gemms(tables)
     assert len(rows) == 124
     assert (rows["latency"] > 0).all()
     assert (rows.groupby(["n", "k"])["held_out"].nunique() == 1).all()
     assert 0 < rows["held_out"].sum() < len(rows) / 2
 
 
-def test_groups_that_no_kernel_serves_are_left_out(tables: Path) -> None:
-    rows = fit.attention_rows(tables, "made", "bfloat16", "decode", 40e6)
-    assert (rows["heads"] / rows["kv_heads"]).max() <= fit.LARGEST_GROUP
-    assert set(rows.loc[rows["heads"] == 16, "kv_heads"]) == {16}
+def test_groups_that_no_kernel_serves_are_left_out_and_single_heads_are_apart(tables: Path) -> None:
+    shared = fit.read_rows(tables, "vllm", "decode", "bfloat16", "bfloat16")
+    assert set(shared["num_heads"]) == {8, 32}
+    single = fit.read_rows(tables, "vllm", "single", "bfloat16", "bfloat16")
+    assert set(single["num_heads"]) == {16}
 
 
-def test_the_parameters_that_made_a_table_leave_no_error(bench: fit.Bench, tables: Path) -> None:
-    rows = fit.gemm_rows(tables, "made", "bfloat16")
-    table = fit.errors(fit.KernelTimer(bench, rows, "bfloat16").seconds(TRUE), rows)
+def test_the_parameters_that_made_a_table_leave_no_error(tables: Path) -> None:
+    bench = fit.Bench.of(DEVICE, "vllm", gemms(tables), GEMM)
+    table = fit.errors(bench.seconds(TRUE), bench.rows)
     assert table.loc["all", "mape"] == pytest.approx(0.0, abs=1e-9)
-    assert table["rows"].drop("all").sum() == table.loc["all", "rows"] == len(rows)
+    assert table["rows"].drop("all").sum() == table.loc["all", "rows"] == len(bench.rows)
 
 
-def test_the_search_comes_near_them(bench: fit.Bench, tables: Path) -> None:
-    rows = fit.gemm_rows(tables, "made", "bfloat16")
-    knobs = [knob for knob in fit.KNOBS["gemm"] if knob.key in TRUE]
-    start = fit.starting_values(bench.calibration, knobs)
-    timer = fit.KernelTimer(bench, rows, "bfloat16").seconds
-    measured_s = rows["latency"].to_numpy() * 1e-3
-    found = fit.minimise(timer, measured_s, knobs, start, 12, 0)
-    assert found == fit.minimise(timer, measured_s, knobs, start, 12, 0)
+def test_the_search_comes_near_them(tables: Path) -> None:
+    bench = fit.Bench.of(DEVICE, "vllm", gemms(tables), GEMM)
+    knobs = [knob for knob in KNOBS["gemm"] if knob.key in TRUE]
+    start = starting_values(bench.calibration, knobs)
+    measured_s = bench.rows["latency"].to_numpy() * 1e-3
+    found = fit.minimise(bench.seconds, measured_s, knobs, start, 12, 0)
+    assert found == fit.minimise(bench.seconds, measured_s, knobs, start, 12, 0)
     assert found["gemm.bandwidth"] == pytest.approx(0.6, rel=0.05)
     assert found["launch"] == pytest.approx(5e-6, rel=0.05)
     for knob in knobs:
         assert knob.low <= found[knob.key] <= knob.high
 
 
-def test_scoring_changes_nothing_and_prints_a_fragment(
-    bench: fit.Bench, tables: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_scoring_changes_nothing_and_prints_a_fragment(tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = run(tables, "decode", "--iterations", "0")
-    assert values == fit.starting_values(bench.calibration, fit.KNOBS["decode"])
+    bench = fit.Bench.of(DEVICE, "vllm", gemms(tables), GEMM)
+    assert values == starting_values(bench.calibration, KNOBS["decode"])
     printed = capsys.readouterr().out
     assert "held out: decode" in printed
-    assert f"attention: {{bandwidth: {values['attention.bandwidth']:g}" in printed
+    assert f"decode: {{bandwidth: {values['attention.decode.bandwidth']:g}" in printed
 
 
-def test_a_narrow_table_times_the_rounding_of_its_input(bench: fit.Bench) -> None:
-    rows = pd.DataFrame({"m": [4096], "n": [4096], "k": [4096]})
-    timer = fit.KernelTimer(bench, rows, "sq")
-    more = timer.seconds({"measurement.pass": 4e-6, "measurement.pass_bytes": 3.0}) - timer.seconds({})
-    assert more == pytest.approx(4e-6 + 3.0 * 4096 * 4096 / timer.main_bytes_per_s)
+def test_two_devices_are_fitted_together(tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["gemm", "--device", DEVICE, "h100-sxm5-80gb", "--tables", str(tables), str(tables), "--iterations", "0"]
+    fit.run(fit.parser().parse_args(options))
+    printed = capsys.readouterr().out
+    assert all(f"{part}: gemm, {name}" in printed for part in ("fitted on", "held out") for name in options[2:4])
+    with pytest.raises(SystemExit, match="as many --tables"):
+        fit.run(fit.parser().parse_args(["gemm", "--device", DEVICE, DEVICE, "--tables", str(tables)]))
 
 
-def test_collectives_grow_with_the_message(bench: fit.Bench) -> None:
-    rows = pd.DataFrame({"ranks": 4.0, "message": 2.0 ** np.arange(8, 30)})
-    times = fit.allreduce_timer(bench, rows)({"link_latency": 4e-6, "link_bandwidth": 0.7})
+def test_collectives_grow_with_the_message() -> None:
+    rows = pd.DataFrame({"num_gpus": 4, "message_size": 2 ** np.arange(8, 30)})
+    rows = rows.assign(op_name="all_reduce", allreduce_dtype="bfloat16", latency=1.0)
+    bench = fit.Bench.of(DEVICE, "vllm", rows, COLLECTIVE)
+    times = bench.seconds({"link_latency": 4e-6, "link_bandwidth": 0.7})
     assert (np.diff(times) > 0).all()
     assert times[0] == pytest.approx(4e-6, rel=0.01)
 
@@ -114,9 +119,10 @@ def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
         run(tmp_path, "gemm")
 
 
-@pytest.mark.parametrize("kind", sorted(fit.KNOBS))
-def test_every_knob_is_a_key_of_the_calibration(bench: fit.Bench, kind: str) -> None:
-    values = fit.starting_values(bench.calibration, fit.KNOBS[kind])
-    changed = fit.changed(bench.calibration, {key: value * 0.5 for key, value in values.items()})
-    for key, value in fit.starting_values(changed, fit.KNOBS[kind]).items():
+@pytest.mark.parametrize("kind", sorted(KNOBS))
+def test_every_knob_is_a_key_of_the_calibration(tables: Path, kind: str) -> None:
+    calibration = general(fit.Bench.of(DEVICE, "vllm", gemms(tables), GEMM).calibration)
+    values = starting_values(calibration, KNOBS[kind])
+    halved = changed(calibration, {key: value * 0.5 for key, value in values.items()})
+    for key, value in starting_values(halved, KNOBS[kind]).items():
         assert value == pytest.approx(0.5 * values[key])

@@ -1,0 +1,138 @@
+"""The parameters that a fit may change: where each lies in a calibration file, its bounds, and how it is written there.
+
+Holds no fitted value. Bounds are physical: shares of a datasheet rate end at 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from simulator.spec.engine import Calibration, EngineEfficiency
+
+Values = dict[str, float]
+"""Dotted key -> value in SI units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """One fitted parameter."""
+
+    key: str
+    low: float
+    high: float
+    unit: str = ""
+
+    def text(self, value: float) -> str:
+        """The value as the file holds it."""
+        scale = {"us": 1e6, "ns": 1e9}.get(self.unit, 1.0)
+        return f"{float(f'{value * scale:.3g}'):g}{' ' + self.unit if self.unit else ''}"
+
+
+def _decode(name: str, *more: Knob) -> tuple[Knob, ...]:
+    return (
+        Knob(f"attention.{name}.bandwidth", 0.4, 1.0),
+        Knob(f"attention.{name}.core_bandwidth", 1.0, 8.0),
+        Knob(f"attention.{name}.key_tile", 8.0, 256.0),
+        Knob(f"attention.{name}.block", 0.0, 8e-6, "us"),
+        Knob(f"attention.{name}.least_tiles", 1.0, 16.0),
+        Knob(f"attention.{name}.reduction", 0.0, 8e-6, "us"),
+        Knob(f"attention.{name}.group_tile", 1.0, 64.0),
+        Knob(f"attention.{name}.softmax", 0.0, 40.0),
+        Knob(f"attention.{name}.sharpness", 1.0, 8.0),
+        Knob(f"attention.{name}.floor", 0.0, 20e-6, "us"),
+        *more,
+    )
+
+
+KNOBS: dict[str, tuple[Knob, ...]] = {
+    "gemm": (
+        Knob("gemm.compute", 0.5, 1.0),
+        Knob("gemm.bandwidth", 0.5, 1.0),
+        Knob("gemm.vector_bandwidth", 0.2, 1.0),
+        Knob("gemm.fill_row", 0.0, 2000.0, "B"),
+        Knob("gemm.core_bandwidth", 1.0, 10.0),
+        Knob("cache_bandwidth", 0.3, 1.0),
+        Knob("sharpness", 1.5, 10.0),
+        Knob("reduction", 0.0, 6e-6, "us"),
+        Knob("launch", 1e-6, 6e-6, "us"),
+    ),
+    "narrow": (
+        Knob("gemm.narrow_compute", 0.3, 1.0),
+        Knob("rounding.floor", 0.0, 20e-6, "us"),
+        Knob("rounding.row", 0.0, 2e-6, "ns"),
+        Knob("rounding.bandwidth", 0.05, 1.0),
+    ),
+    "expanding": (Knob("dequantize", 0.0, 40.0), Knob("gemm.bandwidth", 0.3, 1.0)),
+    "prefill": (
+        Knob("attention.prefill.compute", 0.3, 1.0),
+        Knob("attention.prefill.softmax", 0.0, 60.0),
+        Knob("attention.prefill.query_tile", 32.0, 256.0),
+        Knob("attention.prefill.key_tile", 16.0, 256.0),
+        Knob("attention.prefill.block", 0.0, 6e-6, "us"),
+        Knob("attention.prefill.tail", 0.0, 1.5),
+        Knob("attention.prefill.bandwidth", 0.15, 1.0),
+        Knob("attention.prefill.sharpness", 1.0, 6.0),
+        Knob("attention.prefill.floor", 0.0, 20e-6, "us"),
+    ),
+    "decode": _decode("decode"),
+    "single": _decode("single", Knob("attention.single.most_splits", 1.0, 64.0)),
+    "experts": (
+        Knob("experts.floor", 0.0, 30e-6, "us"),
+        Knob("experts.compute", 0.2, 1.0),
+        Knob("experts.bandwidth", 0.3, 1.0),
+        Knob("experts.skew", 0.0, 0.5),
+    ),
+    "collective": (Knob("link_latency", 1e-6, 4e-5, "us"), Knob("link_bandwidth", 0.2, 1.0)),
+}
+"""Kind of kernel -> what its fit may change."""
+
+
+def general(calibration: Calibration) -> Calibration:
+    """The calibration with its general values for every engine (but for how libraries choose), and single heads apart."""
+    attention = calibration.attention
+    if attention.single is None:
+        attention = attention.model_copy(update={"single": attention.decode})
+    engines = {name: EngineEfficiency(narrow_tuned=own.narrow_tuned) for name, own in calibration.engines.items()}
+    return calibration.model_copy(update={"attention": attention, "engines": engines})
+
+
+def changed(calibration: Calibration, values: Mapping[str, float]) -> Calibration:
+    """The calibration with the values at their dotted keys, others as they were."""
+    found: Any = calibration
+    for key, value in values.items():
+        found = _with(found, key.split("."), value)
+    assert isinstance(found, Calibration)
+    return found
+
+
+def _with(owner: Any, path: list[str], value: float) -> Any:
+    name, *rest = path
+    old = getattr(owner, name)
+    if rest:
+        return owner.model_copy(update={name: _with(old, rest, value)})
+    if old is None:
+        return owner.model_copy(update={name: replace(owner.sharpness, value=value)})
+    return owner.model_copy(update={name: replace(old, value=value)})
+
+
+def starting_values(calibration: Calibration, knobs: Iterable[Knob]) -> Values:
+    """What a calibration file holds for each knob; the middle of its bounds where it holds nothing."""
+    found: Values = {}
+    for knob in knobs:
+        held: Any = calibration
+        for name in knob.key.split("."):
+            held = getattr(held, name, None)
+        found[knob.key] = held.value if held is not None else 0.5 * (knob.low + knob.high)
+    return found
+
+
+def fragment(values: Mapping[str, float], knobs: Iterable[Knob]) -> str:
+    """The values as they stand in a calibration file: one line per group."""
+    lines: dict[str, list[str]] = {}
+    for knob in knobs:
+        parent, _, name = knob.key.rpartition(".")
+        lines.setdefault(parent, []).append(f"{name}: {knob.text(values[knob.key])}")
+    nested = [f"{parent.split('.')[-1]}: {{{', '.join(items)}}}" for parent, items in lines.items() if parent]
+    return "\n".join(nested + lines.get("", []))

@@ -1,0 +1,122 @@
+"""Measured kernels as the model times them: a table's rows as ops and steps, timed under any calibration.
+
+The ops are those of `validation.shapes`, the arithmetic that of every prediction, in one compiled loop. Ranks of a
+collective arrive together, and narrow products have their inputs rounded by a pass of its own: so the tables were made.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from simulator.cost.compiled import KERNELS, compile_modules
+from simulator.cost.efficiency import Engine, efficiency, find_calibration
+from simulator.cost.layout import NUM_STATIC, HostRow, LinkRow, Scratch, Tables, UnitRow
+from simulator.cost.table import as_arrays, build_table, link_rows, unit_rows
+from simulator.errors import SimulatorError, SpecError
+from simulator.graph.op import Graph, Op
+from simulator.mapping.machine import Machine
+from simulator.mapping.place import Need, Placer, Policy
+from simulator.spec.engine import Calibration
+from validation.shapes import Family, Numbers
+
+
+class Kernels:
+    """Rows of one device, framework and family, ready to be timed."""
+
+    def __init__(self, machine: Machine, engine: Engine, ops: list[Op], first: Any, last: Any, steps: Numbers) -> None:
+        self.machine, self.engine = machine, engine
+        calibration = find_calibration(machine)
+        rates = efficiency(machine, engine, calibration)
+        table = build_table(Graph("kernels", tuple(ops)), machine, engine, rates, calibration)
+        kept = np.zeros(len(ops) + 1, np.int64)
+        names = {op.name for op in table.ops}
+        kept[1:] = np.cumsum([op.name in names for op in ops])
+        self._ops = table.ops
+        self._first, self._last, self._steps = kept[first], kept[last], np.ascontiguousarray(steps)
+        placer = Placer(machine, Policy(engine.memory_fraction, engine.workspace_bytes, engine.spills))
+        shares = placer.place(Need(1.0, 1.0, 1.0), placer.preferences[0]).shares
+        self._tables = Tables(
+            **as_arrays(table),
+            place=np.array([share for row in shares for share in row]),
+            efficiency=table.efficiency,
+            power=table.power,
+            host=HostRow(*[0.0] * len(HostRow._fields)),
+        )
+        columns, memories = table.columns, len(table.memory_names)
+        self._scratch = Scratch(
+            times=np.zeros(memories),
+            trial=np.zeros(columns),
+            best=np.zeros(columns),
+            records=np.zeros((len(table.ops), columns)),
+            totals=np.zeros(columns),
+            dense=np.zeros(columns),
+            prefill=np.zeros(columns),
+            decode=np.zeros(columns),
+            result=np.zeros(NUM_STATIC),
+        )
+
+    def seconds(self, calibration: Calibration) -> Numbers:
+        """Seconds of every row; -1 where no unit can run it."""
+        units = unit_rows(self.machine, self.engine, calibration)
+        links = link_rows(self._ops, self.machine, self.engine, calibration)
+        tables = self._tables._replace(
+            efficiency=efficiency(self.machine, self.engine, calibration),
+            units=_records(units, UnitRow),
+            links=_records(links, LinkRow),
+        )
+        found = np.empty(len(self._first))
+        _loop()(tables.all, self._first, self._last, self._steps, tables, self._scratch, found)
+        return found
+
+
+def prepare(
+    table: pd.DataFrame, machine: Machine, engine: Engine, family: Family
+) -> tuple[pd.DataFrame, Kernels | None, Counter[str]]:
+    """The rows that can be timed, what times them (None without rows), and the reasons of the others."""
+    engine = replace(engine, rounds_inputs=True, collective_wait_s=0.0)
+    if "nccl_dtype" in table.columns:
+        engine = replace(engine, one_shot=False)
+    columns = [name for name in family.shape if name in table.columns]
+    shapes = table[columns].drop_duplicates()
+    number = table[columns].merge(shapes.assign(shape=np.arange(len(shapes))), on=columns, how="left")["shape"]
+    ops: list[Op] = []
+    first, last = np.zeros(len(shapes), np.int64), np.zeros(len(shapes), np.int64)
+    reasons: dict[int, str] = {}
+    for position, shape in enumerate(shapes.to_dict("records")):
+        first[position] = len(ops)
+        try:
+            made = family.ops({str(key): value for key, value in shape.items()})
+            ops += [replace(op, name=f"{op.name}.{position}") for op in made]
+        except SpecError:
+            raise
+        except (SimulatorError, ValueError) as error:
+            reasons[position] = str(error).splitlines()[0]
+        last[position] = len(ops)
+    which = number.to_numpy(np.int64)
+    lost: Counter[str] = Counter()
+    for position, reason in reasons.items():
+        lost[reason] += int((which == position).sum())
+    bad = np.isin(which, list(reasons))
+    table, which = table[~bad], which[~bad]
+    if not len(table):
+        return table, None, lost
+    return table, Kernels(machine, engine, ops, first[which], last[which], np.column_stack(family.step(table))), lost
+
+
+def _records(rows: list[Any], kind: Any) -> Any:
+    return np.array([tuple(row) for row in rows], dtype=np.dtype([(name, "f8") for name in kind._fields]))
+
+
+@lru_cache(maxsize=1)
+def _loop() -> Any:
+    """`validation.loops.time_rows`, compiled with the arithmetic."""
+    from simulator.cost import steps
+    from validation import loops
+
+    return compile_modules((*KERNELS, steps, loops))[-1].time_rows
