@@ -57,7 +57,7 @@ def test_drawn_machines_stay_within_their_limits(
     answer = make_predictor(model, machine, engine, calibration, division).predict(*shape)
     balances(answer)
     assert answer.power_w <= machine.tdp_w * answer.devices * (1 + 1e-9)
-    assert answer.power_w >= machine.static_w * answer.devices * (1 - 1e-9)
+    assert answer.power_w >= machine.idle_w * answer.devices * (1 - 1e-9)
 
 
 @pytest.mark.parametrize("hardware", HARDWARE)
