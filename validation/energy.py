@@ -150,7 +150,7 @@ def readings(power_w: Array, run_s: Array, pause_s: Any, pause_w: float) -> Arra
 
     >>> long = np.array([100.0, 500.0]), np.array([10.0, 10.0])
     >>> [round(value) for value in readings(*long, 0.0, 100.0)]  # the second's first samples still see the first
-    [100, 479]
+    [100, 478]
     """
     pauses = np.broadcast_to(np.asarray(pause_s, float), power_w.shape)
     ends = np.cumsum(run_s + pauses)

@@ -23,7 +23,8 @@ def split(rows: pd.DataFrame) -> pd.DataFrame:
     `rows` are those of `endtoend.compare`. With predicted energy E in time t of d devices, and a measured time T > t, the
     energy at the measured time is E + d waiting (T - t); for T < t, E.
 
-    >>> run = {"table": "t", "row": 0, "source": "s", "hardware": "a100-sxm4-80gb", "framework": "f", "tp": 1, "pp": 1, "dp": 1}
+    >>> run = {"table": "t", "row": 0, "source": "s", "hardware": "a100-sxm4-80gb", "framework": "f"}
+    >>> run |= {"tp": 1, "pp": 1, "dp": 1}
     >>> power = run | {"metric": "power_w", "measured": 200.0, "predicted": 300.0}
     >>> found = split(pd.DataFrame([power, run | {"metric": "e2el_s", "measured": 2.0, "predicted": 1.0}]))
     >>> round(found["energy"].item(), 2), round(found["energy_at_measured_time"].item(), 2)

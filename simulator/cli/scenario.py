@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Watts(click.ParamType):
+class Watts(click.ParamType[float]):
     """Watts, with their unit or without: 400W, 0.4 kW, 400."""
 
     name = "power"

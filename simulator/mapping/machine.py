@@ -188,8 +188,11 @@ def _assemble(
     tdp = float(power.tdp) * share if power and power.tdp else _summed(parts, "tdp")
     idle = float(power.idle) * share if power and power.idle else _summed(parts, "idle")
     static = float(power.static) * share if power and power.static else _summed(parts, "static")
+    if tdp and is_system:
+        tdp = min(tdp, static + _switching(parts))
     static = min(static, 0.9 * tdp) if tdp else static
-    waiting = float(power.waiting) * share if power and power.waiting else _summed(parts, "waiting")
+    waited = _summed(parts, "static") - _summed(parts, "waiting")
+    waiting = float(power.waiting) * share if power and power.waiting else static - waited
     floor = next((owner.power.clock_floor for owner in (spec, main) if owner.power and owner.power.clock_floor), None)
     price = spec.price
     return Machine(
@@ -340,6 +343,18 @@ def _summed(parts: Sequence[_Placed], field_name: str) -> float:
             drawn = float(power.idle)
         total += drawn * part.per_rank
     return total
+
+
+def _switching(parts: Sequence[_Placed]) -> float:
+    """What computing parts may draw above their static power; without limit if any of them states none."""
+    room = 0.0
+    for part in parts:
+        power = part.spec.power
+        if part.computes and part.spec.compute:
+            if power is None or power.tdp is None:
+                return float("inf")
+            room += (float(power.tdp) - float(power.static or power.idle or 0.0)) * part.per_rank
+    return room
 
 
 def _purchase(parts: Sequence[_Placed]) -> float | None:
