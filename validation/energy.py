@@ -231,7 +231,9 @@ class AtLimit:
     clock: float
     """Share of the full clock at which 16-bit ones meet the limit."""
     narrow_j: float
-    """J/FLOP of 8-bit ones, at the voltage of that clock and brought to full clock with it."""
+    """J/FLOP of 8-bit ones at full clock, if they keep the cores as busy as 16-bit ones."""
+    narrow_clock: float
+    """The clock of these, by their rate."""
 
 
 def at_limit(kernels: Kernels, found: Energies, idle_w: float, limit_w: float) -> AtLimit:
@@ -248,8 +250,10 @@ def at_limit(kernels: Kernels, found: Energies, idle_w: float, limit_w: float) -
     clock = 2.0 * spare_w / (core_w + np.sqrt(core_w**2 + 4.0 * tree_w * spare_w))
     wide, narrow = large & ~kernels.narrow, large & kernels.narrow
     share = float(np.median(clock[wide]))
-    spent = (spare_w[narrow] - tree_w * share**2) / share - chip_w[narrow]
-    return AtLimit(share, float(np.median(spent / rate[narrow])))
+    busy = float(np.median(rate[wide])) / share
+    slower = rate[narrow] / (2.0 * busy)
+    spent = (spare_w[narrow] - tree_w * slower**2) / slower - chip_w[narrow]
+    return AtLimit(share, float(np.median(spent / rate[narrow])), float(np.median(slower)))
 
 
 def energies_of(machine: Machine, transport_j: float, pauses: Sequence[float]) -> Energies:
@@ -350,7 +354,9 @@ def main() -> None:
     print(f"energy: {{bf16: {found.wide_j * 1e12:.3g} pJ/FLOP, fp8: {limited.narrow_j * 1e12:.3g} pJ/FLOP}}")
     print(f"memory energy: {found.memory_j * 1e12 / 8:.3g} pJ/bit")
     print(f"power: {{static: {found.static_w:.0f} W, waiting: {kernels.reading_w.min():.0f} W}}")
-    print(f"# calibration\ntransport: {found.chip_j * 1e12:.3g} pJ/B\ncompute_clock: {limited.clock:.2f}")
+    print(
+        f"# calibration\ntransport: {found.chip_j * 1e12:.3g} pJ/B\ncompute_clock: {limited.clock:.2f}  # 8-bit: {limited.narrow_clock:.2f}"
+    )
 
 
 if __name__ == "__main__":

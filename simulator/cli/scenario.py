@@ -19,6 +19,7 @@ class Watts(click.ParamType[float]):
     name = "power"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The value in watts."""
         from simulator.errors import SimulatorError
         from simulator.units import POWER, to_si
 

@@ -186,7 +186,7 @@ class PowerRow(NamedTuple):
     clock_floor: float
     """Share of the full clock below which the voltage falls no further."""
     compute_clock: float
-    """Share of the full clock at which times that compute bounds were measured."""
+    """Share of the full clock at which times that compute bounds were measured; 8-bit ones at `narrow_compute` of it."""
 
 
 class Tables(NamedTuple):

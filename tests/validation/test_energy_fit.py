@@ -79,6 +79,7 @@ def test_at_the_limit_the_clock_balances_the_power(kernels: Kernels) -> None:
     capped = replace(kernels, reading_w=np.minimum(limit_w, watts(kernels, TRUE, 1e9)))
     found = at_limit(capped, TRUE, idle_w, limit_w)
     assert 0.3 < found.clock < 1.0
+    assert 0.0 < found.narrow_clock < 1.0
     assert found.narrow_j > 0.0
 
 
