@@ -354,9 +354,8 @@ def main() -> None:
     print(f"energy: {{bf16: {found.wide_j * 1e12:.3g} pJ/FLOP, fp8: {limited.narrow_j * 1e12:.3g} pJ/FLOP}}")
     print(f"memory energy: {found.memory_j * 1e12 / 8:.3g} pJ/bit")
     print(f"power: {{static: {found.static_w:.0f} W, waiting: {kernels.reading_w.min():.0f} W}}")
-    print(
-        f"# calibration\ntransport: {found.chip_j * 1e12:.3g} pJ/B\ncompute_clock: {limited.clock:.2f}  # 8-bit: {limited.narrow_clock:.2f}"
-    )
+    print(f"# calibration\ntransport: {found.chip_j * 1e12:.3g} pJ/B")
+    print(f"compute_clock: {limited.clock:.2f}  # 8-bit: {limited.narrow_clock:.2f}")
 
 
 if __name__ == "__main__":
