@@ -50,6 +50,8 @@ class Scenario:
     """Replaces the model's own limit (runs on dummy tokens, rescaled rotary embeddings)."""
     place: tuple[tuple[str, str], ...] = ()
     """Roles pinned to memories, as ("kv", "flash")."""
+    power_cap_w: float | None = None
+    """Power limit set per device, where it is below the device's own."""
 
     def with_(self, **changes: Any) -> Scenario:
         """This scenario with other values."""
@@ -75,7 +77,7 @@ def resolve(scenario: Scenario) -> Resolved:
     from simulator.techniques.parallel import check
 
     model = prepared_model(scenario)
-    machine = load_machine(scenario.hardware)
+    machine = capped(load_machine(scenario.hardware), scenario.power_cap_w)
     if not machine.units:
         raise ScenarioError(
             f"{machine.name} computes nothing by itself; use it as a part of a system in hardware/system/"
@@ -91,6 +93,33 @@ def resolve(scenario: Scenario) -> Resolved:
     if scenario.images and model.vision is None:
         raise ScenarioError(f"{model.name} takes no images; leave --images at 0")
     return Resolved(scenario, model, machine, engine, calibration, parallelism)
+
+
+def capped(machine: Machine, cap_w: float | None) -> Machine:
+    """The machine with the power of each main device limited to `cap_w`.
+
+    Raises ScenarioError for a cap that no clock keeps.
+    """
+    if cap_w is None:
+        return machine
+    from simulator.mapping.machine import load_machine
+
+    device = load_machine(machine.device) if machine.is_system else machine
+    if not cap_w > device.waiting_w:
+        raise ScenarioError(
+            f"a power cap of {cap_w:g} W is not above the {device.waiting_w:g} W that {device.name} draws between kernels"
+        )
+    if not machine.tdp_w:
+        return replace(machine, tdp_w=cap_w)
+    limit_w = machine.tdp_w - max(0.0, device.tdp_w - cap_w)
+    static_w = min(machine.static_w, 0.98 * limit_w)
+    return replace(
+        machine,
+        tdp_w=limit_w,
+        static_w=static_w,
+        waiting_w=min(machine.waiting_w, static_w),
+        idle_w=min(machine.idle_w, static_w),
+    )
 
 
 def named_files(scenario: Scenario) -> list[str]:

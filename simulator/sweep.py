@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import os
 import re
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -259,7 +260,8 @@ def _label(family: Scenario) -> str:
         for name in Scenario.__slots__
         if name not in ("batch", "input_tokens", "output_tokens")
     ]
-    return re.sub(r"[^\w=.,-]+", "_", ",".join(parts))[:200]
+    label = re.sub(r"[^\w=.,-]+", "_", ",".join(parts))
+    return label if len(label) <= 200 else f"{label[:190]}-{zlib.crc32(label.encode()):08x}"
 
 
 def _numbers(axis: list[int] | Range) -> list[int]:

@@ -77,6 +77,34 @@ def kernels(paths: tuple[Path, ...], as_json: bool, out: Path | None) -> None:
     _answer(comparison.to_dict(), comparison.rows, KEYS, "validate kernels", as_json, out)
 
 
+@command.command("energy")
+@PATHS
+@JSON
+@OUT
+@click.option(
+    "--hardware", default="h200-sxm-141gb", show_default=True, help="The device whose kernels the folders hold."
+)
+def energy(paths: tuple[Path, ...], as_json: bool, out: Path | None, hardware: str) -> None:
+    """Power of single kernels, at their measured times.
+
+    \b
+    ridgeline validate energy
+    ridgeline validate energy FOLDER --hardware h200-sxm-141gb --json
+    """
+    import pandas as pd
+
+    from simulator.cost.efficiency import find_calibration
+    from simulator.mapping.machine import load_machine
+    from validation.energy import KEYS, compare, summary
+    from validation.tables import power_folders
+
+    _check_suffix(out)
+    machine = load_machine(hardware)
+    transport_j = find_calibration(machine).transport.value
+    rows = pd.concat([compare(folder, machine, transport_j) for folder in power_folders(paths)], ignore_index=True)
+    _answer(summary(rows), rows, KEYS, "validate energy", as_json, out)
+
+
 def _check_suffix(out: Path | None) -> None:
     from simulator.errors import ScenarioError
 

@@ -1,4 +1,4 @@
-"""Makes the shipped tables from the originals: `python -m validation.ship E2E.csv KERNELS_FOLDER`.
+"""Makes the shipped tables from the originals: `python -m validation.ship E2E.csv KERNELS_FOLDER [POWER_FOLDER]`.
 
 End-to-end rows are taken whole, but for sources without a licence. Kernel tables are thinned by a rule that depends on a
 row's shape alone, so that the same shapes are kept on every device and at every time.
@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from validation.tables import END_TO_END, KERNELS, read_table
+from validation.tables import END_TO_END, KERNELS, POWER, read_table
 
 WITHHELD = ("transcribed_excerpts: NVIDIA blog", "transcribed_excerpts: github.com/brand-o")
 """Beginnings of the names of sources that have no licence."""
 MODULUS = 6
 """One shape in so many is kept: that whose CRC-32 is a multiple of it."""
 RUN_COLUMNS = frozenset({
-    "framework", "version", "device", "kernel_source", "latency", "power", "power_limit", "backend", "implementation",
+    "framework", "version", "device", "kernel_source", "latency", "power", "power_limit", "before_w",
+    "backend", "implementation",
 })  # fmt: skip
 """Columns that are not part of a shape."""
 TABLES = ("gemm", "attention", "moe", "mla", "comm")
@@ -35,6 +36,36 @@ def kept(table: pd.DataFrame, modulus: int) -> pd.DataFrame:
     columns = sorted(name for name in table.columns if name not in RUN_COLUMNS)
     text = table[columns].astype(str).agg("|".join, axis=1)
     return table[[zlib.crc32(row.encode()) % modulus == 0 for row in text]]
+
+
+LONG_MS = 0.34
+"""Kernels of at least this latency run for a second, so that half of a reading of their power is their own."""
+BEFORE = 16
+"""Readings whose mean stands for what a board did before: several boards were measured in turns."""
+POWER_MODULUS = 2
+
+
+def thinned_power(table: pd.DataFrame) -> pd.DataFrame:
+    """A power table without what repeats: GEMMs whole, as each reading holds the kernels before it; of the others the long
+    ones of a balanced load, one shape in `POWER_MODULUS`, with the mean of the readings before in `before_w`."""
+    named = table.drop(columns=["framework", "version", "kernel_source", "device"])
+    if table["op_name"].iloc[0] == "gemm":
+        return named.astype({"latency": "float32", "power": "float32", "m": "int32", "n": "int32", "k": "int32"})
+    before = table["power"].rolling(BEFORE, min_periods=1).mean().shift(1).bfill()
+    long = table["latency"] >= LONG_MS
+    if "distribution" in table:
+        long &= (table["distribution"] == "balanced") & table["moe_dtype"].isin(["bfloat16", "fp8", "fp8_block"])
+    return kept(named.assign(before_w=before)[long], POWER_MODULUS).astype(
+        {"latency": "float32", "power": "float32", "before_w": "float32"}
+    )
+
+
+def ship_power(folder: Path) -> None:
+    """Write the shipped power tables."""
+    for path in sorted(folder.glob("*/*.parquet")):
+        target = POWER / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        thinned_power(read_table(path)).to_parquet(target, index=False, compression="zstd", compression_level=19)
 
 
 def main(end_to_end: Path, kernels: Path) -> None:
@@ -58,3 +89,5 @@ def main(end_to_end: Path, kernels: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]))
+    if len(sys.argv) > 3:
+        ship_power(Path(sys.argv[3]))

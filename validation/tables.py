@@ -15,6 +15,7 @@ from simulator.errors import ImportFormatError, shorten
 SHIPPED = Path(__file__).parent / "measured"
 END_TO_END = SHIPPED / "e2e.parquet"
 KERNELS = SHIPPED / "kernels"
+POWER = KERNELS.with_name("kernel_power")
 
 
 def end_to_end_files(paths: Sequence[Path]) -> list[Path]:
@@ -25,6 +26,13 @@ def end_to_end_files(paths: Sequence[Path]) -> list[Path]:
 def kernel_files(paths: Sequence[Path]) -> list[Path]:
     """The kernel tables to read: those given, folders expanded, or the shipped ones."""
     return _expand(paths) or _shipped(KERNELS, "kernels")
+
+
+def power_folders(paths: Sequence[Path]) -> list[Path]:
+    """The folders of power tables, each named after its device: those given, or the shipped ones."""
+    if paths:
+        return list(paths)
+    return sorted({path.parent for path in _shipped(POWER, "energy")})
 
 
 def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:

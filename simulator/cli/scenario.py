@@ -12,6 +12,27 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+class Watts(click.ParamType[float]):
+    """Watts, with their unit or without: 400W, 0.4 kW, 400."""
+
+    name = "power"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The value in watts."""
+        from simulator.errors import SimulatorError
+        from simulator.units import POWER, to_si
+
+        try:
+            return float(value)
+        except ValueError:
+            pass
+        try:
+            return to_si(str(value), POWER)
+        except SimulatorError as error:
+            self.fail(str(error), param, ctx)
+
+
 WORK: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--model",), {"required": True, "help": "Name, alias, or path of a model file, config.json or ONNX file."}),
     (("--batch",), {"type": int, "default": 1, "show_default": True, "help": "Sequences that run together."}),
@@ -40,6 +61,7 @@ ONE_OF_EACH: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         ("--technique", "techniques"),
         {"multiple": True, "help": "A technique file, applied in the order given. Repeatable."},
     ),
+    (("--power-cap", "power_cap_w"), {"type": Watts(), "help": "Power limit set per device, such as 400W."}),
 )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from simulator.cost.layout import (
     R_ENERGY,
+    R_STATIC_J,
     R_TIME,
     S_FAILED,
     S_PREFILL_DEVICE,
@@ -21,7 +22,7 @@ from simulator.cost.layout import (
     Scratch,
     Tables,
 )
-from simulator.cost.steps import step_seconds, time_step
+from simulator.cost.steps import static_joules, step_seconds, time_step
 
 NODES = ((0.1127016653792583, 5.0 / 18.0), (0.5, 8.0 / 18.0), (0.8872983346207417, 5.0 / 18.0))
 """Nodes and weights of the 3-point Gauss-Legendre rule on [0, 1]: exact where a step's time is a quintic of the context."""
@@ -85,7 +86,7 @@ def prefill_steps(
             s.prefill[c] += repeats * s.totals[c]
     s.result[S_PREFILL_DEVICE] = s.prefill[R_TIME]
     s.result[S_TTFT] = (seconds + (stages - 1.0) * longest) / stages
-    s.result[S_PREFILL_J] = s.prefill[R_ENERGY] + t.power.static_w * s.result[S_TTFT] * stages
+    s.result[S_PREFILL_J] = s.prefill[R_ENERGY] + static_joules(s.prefill, s.result[S_TTFT] * stages, t.power)
     return -1
 
 
@@ -122,7 +123,10 @@ def decode_seconds(
             s.decode[c] += weight * s.totals[c]
         step = step_seconds(s.totals, t.host, micro, True)
         result[S_TPOT] += weight * step
-        result[S_STEP_J] += weight * (together * s.totals[R_ENERGY] + t.power.static_w * step * stages)
+        busy = together * s.totals[R_TIME]
+        result[S_STEP_J] += weight * (
+            together * (s.totals[R_ENERGY] + s.totals[R_STATIC_J]) + t.power.waiting_w * max(0.0, step * stages - busy)
+        )
         result[S_STEP_DEVICE] += weight * s.totals[R_TIME]
     return -1
 

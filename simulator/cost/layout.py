@@ -38,7 +38,7 @@ NUM_FEATURES = 6
 # Rows of a placement: which memory holds what.
 PLACE_WEIGHT, PLACE_CACHE, PLACE_ACTIVATION, NUM_PLACES = range(4)
 
-# What is recorded of an op, before the columns of the memories: seconds of each, then joules of each.
+# What is recorded of an op, before the columns of the memories: seconds of each, then joules of each. R_ENERGY is dynamic.
 (
     R_TIME,
     R_COMPUTE,
@@ -49,10 +49,11 @@ PLACE_WEIGHT, PLACE_CACHE, PLACE_ACTIVATION, NUM_PLACES = range(4)
     R_COMPUTE_J,
     R_CACHE_J,
     R_LINK_J,
+    R_STATIC_J,
     R_UNIT,
     R_KERNELS,
     R_MEMORY,
-) = range(12)
+) = range(13)
 
 
 # What `kernels.static_batch` returns.
@@ -218,18 +219,27 @@ class HostRow(NamedTuple):
 
 
 class PowerRow(NamedTuple):
-    """Power limits of one rank."""
+    """Power of one rank."""
 
     static_w: float
+    """While kernels run, at full clock."""
     tdp_w: float
-    """0 for no limit."""
+    """The limit that the clock is lowered for; 0 for none."""
+    idle_w: float
+    """What of `static_w` does not fall with the clock."""
+    waiting_w: float
+    """Clocks up, no kernel running."""
+    clock_floor: float
+    """Share of the full clock below which the voltage falls no further."""
+    compute_clock: float
+    """Share of the full clock at which times that compute bounds were measured; 8-bit ones at `narrow_compute` of it."""
 
 
 class Tables(NamedTuple):
     """Everything that a step is timed with: lists of rows for the interpreter, arrays for Numba.
 
     Flat, row after row, of shapes (O ops, U units, M memories): amounts (O, NUM_AMOUNTS, NUM_FEATURES), rates and joules
-    (O, U), bandwidth and byte_joules (U, M), place (NUM_PLACES, M).
+    (O, U), bandwidth, byte_joules and chip_joules (U, M), place (NUM_PLACES, M).
     """
 
     ops: Any
@@ -250,6 +260,8 @@ class Tables(NamedTuple):
     bandwidth: Any
     """Bytes/s of each memory as each unit reads it."""
     byte_joules: Any
+    """J/B of each memory as each unit reads it, and the part of it that is spent on the chip."""
+    chip_joules: Any
     links: Any
     """Rows of LinkRow, one per op; meaningful for collectives."""
     place: Any

@@ -5,6 +5,7 @@ In the subset of Python that Numba compiles, as `simulator.cost.kernels`. `t` is
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from simulator.cost.kernels import attended_pairs, collective_time, op_on_unit, quantity, read_context
@@ -29,15 +30,56 @@ from simulator.cost.layout import (
     R_LINK,
     R_LINK_J,
     R_MEMORY,
+    R_STATIC_J,
     R_TIME,
     R_UNIT,
     ROWS,
     WEIGHT_BYTES,
     Floats,
     HostRow,
+    PowerRow,
     Scratch,
     Tables,
 )
+
+
+def sustained(
+    time: float, core_s: float, core_j: float, memory_j: float, power: PowerRow
+) -> tuple[float, float, float]:
+    """Seconds, share of the full clock and share of the full voltage squared with which an op keeps the power limit.
+
+    `time` is at full clock, of which `core_s` (at full clock) is the cores' own work; `core_j` and `memory_j` are spent on
+    the chip and beyond it. At clock share x: time max(time, core_s / x), energy v2 core_j + memory_j +
+    (idle + (static - idle) x v2) time, with v2 = max(x, floor): voltage V = (1 + x) / 2 above a floor, whose square is x
+    within 6% from x = 0.5 up. First the clock falls while others hide it; then time stretches, for memory too once the
+    clock is below the floor. Quadratic in x, so in closed form; time rises steadily as the limit falls.
+
+    >>> limits = PowerRow(100.0, 400.0, 50.0, 80.0, 0.5, 1.0)
+    >>> sustained(1.0, 0.1, 100.0, 150.0, limits)
+    (1.0, 1.0, 1.0)
+    >>> [round(value, 3) for value in sustained(1.0, 0.1, 250.0, 150.0, limits)]
+    [1.0, 0.702, 0.702]
+    >>> [round(value, 3) for value in sustained(1.0, 1.0, 500.0, 50.0, limits)]
+    [1.327, 0.754, 0.754]
+    """
+    tree_w = power.static_w - power.idle_w
+    room_w = power.tdp_w - power.idle_w
+    if core_j + memory_j + tree_w * time <= room_w * time:
+        return time, 1.0, 1.0
+    floor = power.clock_floor
+    work_s = min(time, max(core_s, floor * time))
+    spare_j = room_w * time - memory_j
+    if spare_j > 0.0:
+        clock = 2.0 * spare_j / (core_j + math.sqrt(core_j * core_j + 4.0 * tree_w * time * spare_j))
+        if clock * time >= work_s:
+            return time, clock, clock
+    whole_j = core_j + tree_w * work_s
+    spare_j = room_w * work_s
+    clock = 2.0 * spare_j / (memory_j + math.sqrt(memory_j * memory_j + 4.0 * whole_j * spare_j))
+    if clock >= floor:
+        return work_s / clock, clock, clock
+    clock = spare_j / (floor * whole_j + memory_j)
+    return work_s / clock, clock, floor
 
 
 def add_collective(i: int, tokens: float, sequences: float, sampled: float, t: Tables, record: Floats) -> None:
@@ -50,10 +92,13 @@ def add_collective(i: int, tokens: float, sequences: float, sampled: float, t: T
     time = op.repeat * collective_time(op, link, message, t.efficiency.ideal)
     passes = 2.0 if op.collective == ALL_REDUCE else 1.0
     moved_j = op.repeat * passes * message * (op.groups - 1.0) / max(1.0, op.groups) * link.joules_per_byte
+    if t.power.tdp_w > 0.0:
+        time = max(time, moved_j / (t.power.tdp_w - t.power.static_w))
     record[R_TIME] += time
     record[R_LINK] += time
     record[R_LINK_J] += moved_j
     record[R_ENERGY] += moved_j
+    record[R_STATIC_J] += time * t.power.static_w
     record[R_KERNELS] += op.repeat
 
 
@@ -70,7 +115,7 @@ def add_op(
 ) -> bool:
     """Adds an op (all its repeats) to `record` on the unit that finishes it first; False if none can run it.
 
-    Dynamic power above what the power limit leaves over static power stretches the op: the clock that the limit sustains.
+    An op that would draw more than the power limit runs at the clock that the limit sustains.
     """
     op = t.ops[i]
     at = i * NUM_AMOUNTS * NUM_FEATURES
@@ -122,28 +167,40 @@ def add_op(
         time += launch
         compute_j = flops * t.joules[i * num_units + u]
         cache_j = min(activation, 0.5 * unit.cache_bytes) * unit.cache_joules_per_byte
-        dynamic = compute_j + cache_j
+        core_j = compute_j + cache_j
+        memory_j = 0.0
         for m in range(memories):
-            dynamic += s.times[m] * t.bandwidth[u * memories + m] * t.byte_joules[u * memories + m]
+            moved = s.times[m] * t.bandwidth[u * memories + m]
+            core_j += moved * t.chip_joules[u * memories + m]
+            memory_j += moved * (t.byte_joules[u * memories + m] - t.chip_joules[u * memories + m])
+        clock = 1.0
+        saved = 0.0
         if t.power.tdp_w > 0.0:
-            time = max(time, dynamic / (t.power.tdp_w - t.power.static_w))
+            core_s = max(s.trial[R_COMPUTE], s.trial[R_CACHE]) * t.power.compute_clock
+            if op.dequantized <= 0.0 and max(op.element_bytes, op.weight_bytes) <= 1.0:
+                core_s *= t.efficiency.narrow_compute
+            time, clock, squared = sustained(time, core_s, core_j, memory_j, t.power)
+            saved = 1.0 - squared
         if best[R_TIME] < 0.0 or time < best[R_TIME]:
             best[R_TIME] = time
             best[R_COMPUTE] = s.trial[R_COMPUTE]
             best[R_CACHE] = s.trial[R_CACHE]
             best[R_LAUNCH] = launch + s.trial[R_LAUNCH]
-            best[R_ENERGY] = dynamic
-            best[R_COMPUTE_J] = compute_j
-            best[R_CACHE_J] = cache_j
+            best[R_ENERGY] = core_j * (1.0 - saved) + memory_j
+            best[R_COMPUTE_J] = compute_j * (1.0 - saved)
+            best[R_CACHE_J] = cache_j * (1.0 - saved)
+            best[R_STATIC_J] = time * (t.power.idle_w + (t.power.static_w - t.power.idle_w) * clock * (1.0 - saved))
             best[R_UNIT] = float(u)
             for m in range(memories):
                 best[R_MEMORY + m] = s.times[m]
                 best[R_MEMORY + memories + m] = (
-                    s.times[m] * t.bandwidth[u * memories + m] * t.byte_joules[u * memories + m]
+                    s.times[m]
+                    * t.bandwidth[u * memories + m]
+                    * (t.byte_joules[u * memories + m] - saved * t.chip_joules[u * memories + m])
                 )
     if best[R_TIME] < 0.0:
         return False
-    for column in (R_TIME, R_COMPUTE, R_CACHE, R_LAUNCH, R_ENERGY, R_COMPUTE_J, R_CACHE_J):
+    for column in (R_TIME, R_COMPUTE, R_CACHE, R_LAUNCH, R_ENERGY, R_COMPUTE_J, R_CACHE_J, R_STATIC_J):
         record[column] += op.repeat * best[column]
     record[R_UNIT] = best[R_UNIT]
     record[R_KERNELS] += op.repeat * op.kernels
@@ -193,6 +250,11 @@ def time_step(chosen: Any, slices: Any, t: Tables, s: Scratch) -> int:
         for c in range(len(totals)):
             totals[c] += record[c]
     return failed
+
+
+def static_joules(totals: Floats, seconds: float, power: PowerRow) -> float:
+    """Joules besides switching in `seconds` of ranks, of which those in `totals` ran kernels and the rest waited."""
+    return float(totals[R_STATIC_J] + power.waiting_w * max(0.0, seconds - totals[R_TIME]))
 
 
 def step_seconds(totals: Floats, host: HostRow, sequences: float, decoding: bool) -> float:

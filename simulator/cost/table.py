@@ -74,6 +74,9 @@ class Table:
     bandwidth: list[tuple[float, ...]]
     """Bytes/s of each memory as each unit reads it."""
     byte_joules: list[tuple[float, ...]]
+    """J per byte of each memory as each unit reads it."""
+    chip_joules: list[tuple[float, ...]]
+    """The part of `byte_joules` that is spent on the chip, and falls with its voltage."""
     memory_names: tuple[str, ...]
     links: list[LinkRow]
     """The link of each op; meaningful for collectives."""
@@ -105,10 +108,18 @@ def build_table(
         unit_names=tuple(unit.name for unit in machine.units),
         bandwidth=[unit.read_bytes_per_s for unit in machine.units],
         byte_joules=[_byte_joules(unit, calibration.transport.value) for unit in machine.units],
+        chip_joules=[_chip_joules(unit, calibration.transport.value) for unit in machine.units],
         memory_names=tuple(_qualified(memory.part, memory.name, machine) for memory in machine.memories),
         links=link_rows(ops, machine, engine, calibration),
         efficiency=efficiency,
-        power=PowerRow(machine.static_w, 0.0 if ideal else machine.tdp_w),
+        power=PowerRow(
+            static_w=machine.static_w,
+            tdp_w=0.0 if ideal else machine.tdp_w,
+            idle_w=min(machine.idle_w, machine.static_w),
+            waiting_w=min(machine.waiting_w, machine.static_w),
+            clock_floor=machine.clock_floor,
+            compute_clock=calibration.compute_clock.value if calibration.compute_clock else 1.0,
+        ),
     )
 
 
@@ -246,8 +257,14 @@ def _joules(op: Op, unit: Unit, machine: Machine) -> float:
 def _byte_joules(unit: Unit, transport: float) -> tuple[float, ...]:
     """J per byte from each memory; what a unit reads at the bandwidth of its own bank does not cross the chip."""
     return tuple(
-        joules + (0.0 if position == unit.near and unit.near_inside else transport)
-        for position, joules in enumerate(unit.read_joules_per_byte)
+        joules + chip for joules, chip in zip(unit.read_joules_per_byte, _chip_joules(unit, transport), strict=True)
+    )
+
+
+def _chip_joules(unit: Unit, transport: float) -> tuple[float, ...]:
+    return tuple(
+        0.0 if position == unit.near and unit.near_inside else transport
+        for position in range(len(unit.read_joules_per_byte))
     )
 
 
@@ -332,6 +349,7 @@ def flat(table: Table) -> dict[str, Any]:
         "joules": [joules for row in table.joules for joules in row],
         "bandwidth": [value for row in table.bandwidth for value in row],
         "byte_joules": [value for row in table.byte_joules for value in row],
+        "chip_joules": [value for row in table.chip_joules for value in row],
         "links": table.links,
     }
 

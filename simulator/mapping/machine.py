@@ -22,6 +22,8 @@ _RUNS: dict[str, tuple[str, ...]] = {
     "vector": ("gemm", "gemv", "attention", "scan", "elementwise", "gather"),
     "scalar": ("gemm", "gemv", "attention", "scan", "elementwise", "gather"),
 }
+CLOCK_FLOOR = 0.5
+"""Share of the full clock below which the voltage falls no further, where no file says."""
 _MAIN_HOLDS: tuple[Role, ...] = ("weight", "kv", "state", "activation", "index", "gradient", "optimizer")
 
 
@@ -102,6 +104,10 @@ class Machine:
     tdp_w: float
     idle_w: float
     static_w: float
+    waiting_w: float
+    """Clocks up, no kernel running."""
+    clock_floor: float
+    """Share of the full clock below which the voltage falls no further."""
     purchase_usd: float | None
     hourly_usd: float | None
     """Per rank, where the file states it."""
@@ -182,6 +188,12 @@ def _assemble(
     tdp = float(power.tdp) * share if power and power.tdp else _summed(parts, "tdp")
     idle = float(power.idle) * share if power and power.idle else _summed(parts, "idle")
     static = float(power.static) * share if power and power.static else _summed(parts, "static")
+    if tdp and is_system:
+        tdp = min(tdp, static + _switching(parts))
+    static = min(static, 0.9 * tdp) if tdp else static
+    waited = _summed(parts, "static") - _summed(parts, "waiting")
+    waiting = float(power.waiting) * share if power and power.waiting else static - waited
+    floor = next((owner.power.clock_floor for owner in (spec, main) if owner.power and owner.power.clock_floor), None)
     price = spec.price
     return Machine(
         name=spec.name,
@@ -196,7 +208,9 @@ def _assemble(
         is_system=is_system,
         tdp_w=tdp,
         idle_w=min(idle, tdp) if tdp else idle,
-        static_w=min(static, 0.9 * tdp) if tdp else static,
+        static_w=static,
+        waiting_w=min(waiting, static),
+        clock_floor=float(floor) if floor else CLOCK_FLOOR,
         purchase_usd=float(price.purchase) * share if price and price.purchase else _purchase(parts),
         hourly_usd=float(price.hourly) * share if price and price.hourly else None,
         engine=spec.engine if isinstance(spec, SystemSpec) else None,
@@ -318,7 +332,9 @@ def _summed(parts: Sequence[_Placed], field_name: str) -> float:
     for part in parts:
         power = part.spec.power
         value = getattr(power, field_name) if power else None
-        if value is None and power is not None and field_name == "static":
+        if value is None and power is not None and field_name == "waiting":
+            value = power.static
+        if value is None and power is not None and field_name in ("static", "waiting"):
             value = power.idle
         if value is None:
             continue
@@ -327,6 +343,18 @@ def _summed(parts: Sequence[_Placed], field_name: str) -> float:
             drawn = float(power.idle)
         total += drawn * part.per_rank
     return total
+
+
+def _switching(parts: Sequence[_Placed]) -> float:
+    """What computing parts may draw above their static power; without limit if any of them states none."""
+    room = 0.0
+    for part in parts:
+        power = part.spec.power
+        if part.computes and part.spec.compute:
+            if power is None or power.tdp is None:
+                return float("inf")
+            room += (float(power.tdp) - float(power.static or power.idle or 0.0)) * part.per_rank
+    return room
 
 
 def _purchase(parts: Sequence[_Placed]) -> float | None:

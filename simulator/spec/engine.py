@@ -225,6 +225,9 @@ class Calibration(Spec):
     transport: EnergyPerByte
     """Energy of a byte on its way through the chip, from the memory's interface to the cores: controller, crossbar, cache
     and registers. On top of the memory's own energy; not for a unit that sits next to its memory."""
+    compute_clock: Fraction | None = None
+    """Share of the full clock at which the power limit let 16-bit kernels that compute bounds run when they were measured;
+    8-bit ones at `gemm.narrow_compute` of it. Default: 1."""
     reduction: Time
     """A further pass that sums the parts of a product split along k, or of a cache split among blocks; 0 for none."""
     launch: Time | None = None

@@ -168,11 +168,16 @@ class PowerSpec(Spec):
     """What the device draws."""
 
     tdp: Power | None = None
-    """Board or package limit; sustained power never exceeds it."""
+    """Board or package limit; sustained power never exceeds it. Above it, the clock falls, and the voltage with it."""
     idle: Power | None = None
-    """Powered, no work."""
+    """Powered, no work, clocks down. What of `static` does not fall with the clock."""
+    waiting: Power | None = None
+    """Clocks up, no kernel running: between kernels and while the host works. Default: static."""
     static: Power | None = None
-    """Drawn while busy whatever the work (leakage, clocks, fans). Default: idle."""
+    """Drawn while kernels run whatever the work (leakage, clocks, fans), at full clock. Default: idle."""
+    clock_floor: Fraction | None = None
+    """Share of the full clock below which the voltage falls no further. Above it, its square falls with the clock.
+    Default: 0.5."""
 
 
 class Overhead(Spec):

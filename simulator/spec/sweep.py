@@ -51,7 +51,7 @@ class SweepSpec(Spec):
     axes: dict[
         Literal[
             "engine", "devices", "tp", "pp", "ep", "dp", "weight_dtype", "kv_dtype", "activation_dtype", "techniques",
-            "images", "max_context",
+            "images", "max_context", "power_cap_w",
         ],
         list[Any],
     ] = Field(default_factory=dict)  # fmt: skip

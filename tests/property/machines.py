@@ -94,6 +94,7 @@ def machines(draw: st.DrawFn, *, roomy: bool = False, single_memory: bool = Fals
         name="drawn", title="Drawn", device_class="gpu", architecture="", device="drawn", units=tuple(units),
         memories=tuple(memories), links=(link,), devices=1, is_system=False,
         tdp_w=static_w * draw(st.floats(1.3, 20.0)), idle_w=0.5 * static_w, static_w=static_w,
+        waiting_w=static_w * draw(st.floats(0.5, 1.0)), clock_floor=draw(st.floats(0.2, 1.0)),
         purchase_usd=1e4, hourly_usd=None,
     )  # fmt: skip
 
@@ -174,7 +175,7 @@ def calibration_of(knobs: Knobs) -> Calibration:
     """The calibration that the knobs describe, on top of the one for GPUs in general."""
     base: dict[str, Any] = read_mapping(catalog.find("calibration", "gpu"))
     values = {**base, **knobs}
-    values["gemm"] = {**base["gemm"], **knobs["gemm"]}
+    values["gemm"] = {**base["gemm"], **knobs.get("gemm", {})}
     context = {"sources": values["sources"], "default_source": values.get("default_source")}
     return Calibration.model_validate(values, context=context)
 

@@ -68,7 +68,7 @@ def test_native_fp8_speeds_up_prefill_only_where_the_unit_has_it() -> None:
         plain = sim.Scenario("llama-3.1-8b", hardware, engine=engine, batch=4, input_tokens=2048, output_tokens=1)
         return sim.predict(plain).ttft_s / sim.predict(plain.with_(techniques=("fp8",))).ttft_s
 
-    assert gain("H100", "tensorrt-llm") > 1.4
+    assert gain("H100", "tensorrt-llm") > 1.3, "twice the peak, but at the power limit"
     assert 1.1 < gain("H100", "vllm") < gain("H100", "tensorrt-llm"), "a pass of its own rounds every input"
     assert gain("A100", "vllm") < 1.15
 

@@ -31,6 +31,7 @@ def machine() -> Machine:
     return Machine(
         name="bare", title="Bare", device_class="gpu", architecture="", device="bare", units=(unit,),
         memories=(memory,), links=(link,), devices=1, is_system=False, tdp_w=0.0, idle_w=0.0, static_w=0.0,
+        waiting_w=0.0, clock_floor=0.5,
         purchase_usd=None, hourly_usd=None,
     )  # fmt: skip
 

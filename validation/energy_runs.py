@@ -1,0 +1,64 @@
+"""How much of the error in energy of whole runs is error in time: `python -m validation.energy_runs`.
+
+Energy is power times time. Where a run took longer than predicted, the devices are taken to have waited for the rest of
+it; what is then still wrong is the model of power.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from simulator.mapping.machine import load_machine
+from validation.endtoend import compare
+from validation.tables import END_TO_END, read_table
+
+TIMES = ("e2el_s", "total_tokens_per_s", "output_tokens_per_s")
+"""Metrics that say how long a run took; of the first that a row states, the ratio of times is taken."""
+
+
+def split(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row per run that states power and a time: errors of time, power and energy, and of energy at the measured time.
+
+    `rows` are those of `endtoend.compare`. With predicted energy E in time t of d devices, and a measured time T > t, the
+    energy at the measured time is E + d waiting (T - t); for T < t, E.
+
+    >>> run = {"table": "t", "row": 0, "source": "s", "hardware": "a100-sxm4-80gb", "framework": "f"}
+    >>> run |= {"tp": 1, "pp": 1, "dp": 1}
+    >>> power = run | {"metric": "power_w", "measured": 200.0, "predicted": 300.0}
+    >>> found = split(pd.DataFrame([power, run | {"metric": "e2el_s", "measured": 2.0, "predicted": 1.0}]))
+    >>> round(found["energy"].item(), 2), round(found["energy_at_measured_time"].item(), 2)
+    (-0.25, 0.01)
+    """
+    ratios = rows.assign(ratio=rows["predicted"] / rows["measured"]).set_index(["table", "row"])
+    power = ratios[ratios["metric"] == "power_w"]
+    time = pd.Series(np.nan, index=power.index)
+    for metric in TIMES:
+        found = ratios[ratios["metric"] == metric]["ratio"].reindex(power.index)
+        time = time.fillna(found if metric == "e2el_s" else 1.0 / found)
+    waiting = power["hardware"].map({name: load_machine(name).waiting_w for name in power["hardware"].unique()})
+    waiting *= power[["tp", "pp", "dp"]].astype(float).prod(axis=1)
+    filled = power["predicted"] * time + waiting * np.maximum(0.0, 1.0 - time)
+    return power[["source", "hardware", "framework"]].assign(
+        time=time - 1.0,
+        power=power["ratio"] - 1.0,
+        energy=power["ratio"] * time - 1.0,
+        energy_at_measured_time=filled / power["measured"] - 1.0,
+    )
+
+
+def main() -> None:
+    """Print the medians by source, hardware and framework."""
+    comparison = compare([(END_TO_END.name, read_table(END_TO_END))])
+    found = split(comparison.scored).dropna(subset=["time"])
+    groups = found.groupby(["source", "hardware", "framework"])
+    columns = {"n": groups.size()}
+    for name in ("time", "power", "energy", "energy_at_measured_time"):
+        columns[f"{name} bias"] = groups[name].median()
+        columns[f"{name} median"] = groups[name].agg(lambda values: values.abs().median())
+    with pd.option_context("display.width", 200, "display.max_columns", 20):
+        print(pd.DataFrame(columns).round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()
