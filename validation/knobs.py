@@ -94,7 +94,10 @@ def general(calibration: Calibration) -> Calibration:
     attention = calibration.attention
     if attention.single is None:
         attention = attention.model_copy(update={"single": attention.decode})
-    engines = {name: EngineEfficiency(narrow_tuned=own.narrow_tuned) for name, own in calibration.engines.items()}
+    engines = {
+        name: EngineEfficiency(tuned=own.tuned, narrow_tuned=own.narrow_tuned)
+        for name, own in calibration.engines.items()
+    }
     return calibration.model_copy(update={"attention": attention, "engines": engines})
 
 

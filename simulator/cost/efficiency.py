@@ -135,7 +135,8 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
     """The shares and times that a machine's kernels reach under an engine."""
     if engine.ideal:
         return IDEAL
-    gemm, own = calibration.gemm, calibration.engines.get(engine.name, EngineEfficiency())
+    own = calibration.engines.get(engine.name, EngineEfficiency())
+    gemm = own.gemm or calibration.gemm
     attention = own.attention or calibration.attention
     rounding, experts = own.rounding or calibration.rounding, own.experts or calibration.experts
     compute, bandwidth = engine.compute_factor, engine.bandwidth_factor
@@ -147,6 +148,7 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
         fill_s=gemm.fill.value,
         fill_bytes=gemm.fill_row.value,
         core_bandwidth=gemm.core_bandwidth.value,
+        tuned=1.0 if own.tuned else 0.0,
         narrow_tuned=1.0 if own.narrow_tuned else 0.0,
         narrow_compute=(own.narrow_compute or gemm.narrow_compute).value,
         reduction_s=calibration.reduction.value,

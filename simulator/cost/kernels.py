@@ -154,14 +154,14 @@ def tiled_gemm(
     Waves: ceil(tiles split / cores), each 2 tm tn (k / split + fill) FLOPs on one core. Cache: every tile streams its
     (tm + tn) k operands, shared by `multicast` neighbours, and one core takes in `core_bandwidth` times its even share
     at most. Memory is saturated only by enough cores at work along n. Narrow weights are expanded by every row of
-    tiles, or once in a pass of their own at the cost of two. Where the library of narrow products is not tuned, it never
+    tiles, or once in a pass of their own at the cost of two. Where the library is not tuned, it never
     splits, and takes tiles by the rows alone. `m` is the rows of one group, `rate` what tiles sustain.
     """
     best = math.inf
     best_compute = 0.0
     best_cache = 0.0
     narrow = 1.0
-    tuned = True
+    tuned = eff.tuned > 0.0
     if op.dequantized <= 0.0 and max(op.element_bytes, op.weight_bytes) <= 1.0:
         narrow = eff.narrow_compute
         tuned = eff.narrow_tuned > 0.0

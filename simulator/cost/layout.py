@@ -172,6 +172,7 @@ class Efficiency(NamedTuple):
     fill_bytes: float
     core_bandwidth: float
     narrow_compute: float
+    tuned: float
     narrow_tuned: float
     reduction_s: float
     prefill: PrefillRow

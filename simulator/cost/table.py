@@ -270,7 +270,9 @@ def _chip_joules(unit: Unit, transport: float) -> tuple[float, ...]:
 
 def unit_rows(machine: Machine, engine: Engine, calibration: Calibration) -> list[UnitRow]:
     """The units of a machine as the arithmetic reads them, with the calibrated launch."""
-    launch_s = calibration.launch.value if calibration.launch else None
+    own = calibration.engines.get(engine.name)
+    launch = (own.launch if own else None) or calibration.launch
+    launch_s = launch.value if launch else None
     return [_unit_row(unit, machine, 0.0 if engine.ideal else launch_s) for unit in machine.units]
 
 
@@ -326,7 +328,7 @@ def _link_row(op: Op, machine: Machine, engine: Engine, share: float, latency_s:
         latency_s=max(link.latency_s, latency_s) + engine.collective_wait_s,
         half_bandwidth_bytes=0.0 if engine.ideal else link.half_bandwidth_bytes,
         joules_per_byte=link.joules_per_byte,
-        one_shot=1.0 if (engine.one_shot or engine.ideal) and link.topology == "switch" else 0.0,
+        one_shot=1.0 if (engine.one_shot or engine.ideal) and link.topology in ("switch", "mesh") else 0.0,
         ring=1.0 if link.topology in ("ring", "bus") else 0.0,
     )
 

@@ -184,13 +184,17 @@ class LibraryEfficiency(Spec):
 class EngineEfficiency(Spec):
     """What holds for one engine's kernels in place of the general values."""
 
+    gemm: GemmEfficiency | None = None
     attention: AttentionEfficiency | None = None
+    launch: Time | None = None
     rounding: RoundingEfficiency | None = None
     experts: ExpertsEfficiency | None = None
     narrow_compute: Fraction | None = None
     """As that of `gemm`."""
+    tuned: bool = True
+    """Kernels of products are chosen among all tiles and splits; otherwise by the rows alone, and never split."""
     narrow_tuned: bool = True
-    """Kernels of narrow products are chosen among all tiles and splits; otherwise by the rows alone, and never split."""
+    """The same for products of operands of 8 bits or fewer."""
 
 
 class Calibration(Spec):
