@@ -294,8 +294,10 @@ def op_on_unit(
         if unit.reuse_rows > 0.0:
             compute = flops / (rate * eff.gemm_compute) + dequantize_s
             record[R_COMPUTE] = compute
-            return soft_maximum(compute, memory_s / eff.gemv_bandwidth, 0.0, eff.sharpness)
-        time, compute, feed = tiled_gemm(m, op, active, unit, rate, eff, memory_s / eff.gemm_bandwidth, dequantize_s)
+            record[R_LAUNCH] = eff.gemm_floor_s
+            return eff.gemm_floor_s + soft_maximum(compute, memory_s / eff.gemv_bandwidth, 0.0, eff.sharpness)
+        stream = eff.gemm_bandwidth * (eff.wide_bandwidth if op.weight_bytes > 2.0 else 1.0)
+        time, compute, feed = tiled_gemm(m, op, active, unit, rate, eff, memory_s / stream, dequantize_s)
         cache_s = feed
         repeats = math.ceil(m / eff.gemv_rows)
         if repeats <= 4.0:
@@ -309,7 +311,8 @@ def op_on_unit(
             memory_time(bandwidth, at, place, weight, cache, spill, times)
         record[R_COMPUTE] = compute
         record[R_CACHE] = cache_s
-        return time
+        record[R_LAUNCH] = eff.gemm_floor_s
+        return eff.gemm_floor_s + time
     if op.kind == ATTENTION:
         if query > 1.0:
             blocks = sequences * op.heads * math.ceil(query / eff.query_tile)

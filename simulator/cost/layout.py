@@ -121,6 +121,8 @@ class Efficiency(NamedTuple):
     fill_bytes: float
     core_bandwidth: float
     narrow_compute: float
+    wide_bandwidth: float
+    gemm_floor_s: float
     reduction_s: float
     attention_compute: float
     attention_bandwidth: float

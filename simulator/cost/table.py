@@ -7,7 +7,7 @@ format. Built once per scenario family; evaluated at any step.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from simulator.cost.efficiency import Engine
@@ -90,7 +90,7 @@ def build_table(
     graph: Graph, machine: Machine, engine: Engine, efficiency: Efficiency, calibration: Calibration
 ) -> Table:
     """The table of a graph's ops, without those that the engine fuses away."""
-    ops = tuple(op for op in graph.ops if is_kernel(op, engine))
+    ops = tuple(as_chain(op, engine) for op in graph.ops if is_kernel(op, engine))
     ideal = engine.ideal
     launch = calibration.launch.value if calibration.launch else None
     units = [_unit_row(unit, machine, 0.0 if ideal else launch) for unit in machine.units]
@@ -122,8 +122,40 @@ def is_kernel(op: Op, engine: Engine) -> bool:
         return True
     if engine.ideal:
         return False
-    label = op.name.rsplit(".", 1)[-1] if not op.name.rsplit(".", 1)[-1].isdigit() else op.name.rsplit(".", 2)[-2]
-    return "all" in engine.unfused or any(label.endswith(name) for name in engine.unfused)
+    return "all" in engine.unfused or any(_label(op).endswith(name) for name in engine.unfused)
+
+
+def as_chain(op: Op, engine: Engine) -> Op:
+    """The op, or, where an engine runs it as a chain of kernels, one of them: repeated, with its share of the work."""
+    chain = engine.chains.get(_chain(op, engine))
+    if chain is None:
+        return op
+    kernels, passes = chain
+    return replace(
+        op,
+        tensors=tuple(
+            replace(t, read=t.read * (passes / kernels), write=t.write * (passes / kernels)) for t in op.tensors
+        ),
+        flops=op.flops * (1.0 / kernels),
+        repeat=op.repeat * kernels,
+    )
+
+
+def _chain(op: Op, engine: Engine) -> str:
+    """The name in the engine's chains that an elementwise op ends with; empty if there is none."""
+    if op.kind != "elementwise" or not engine.chains:
+        return ""
+    return next((name for name in engine.chains if _label(op).endswith(name)), "")
+
+
+def _label(op: Op) -> str:
+    """The op's own name, without its block before it and its number behind it.
+
+    >>> _label(Op("b1.norm.0", "elementwise", ()))
+    'norm'
+    """
+    parts = [part for part in op.name.split(".") if not part.isdigit()]
+    return parts[-1] if parts else op.name
 
 
 def usable_dtype(dtype: str, unit: Unit) -> str | None:
@@ -152,7 +184,7 @@ def check_runnable(table: Table, graph: Graph, machine: Machine) -> None:
 
 def _op_row(op: Op, engine: Engine) -> OpRow:
     kernels = 1.0
-    if op.kind == "elementwise" and op.block in ("norm", "head") and not op.fused:
+    if op.kind == "elementwise" and op.block in ("norm", "head") and not op.fused and not _chain(op, engine):
         kernels = engine.norm_kernels
     span = op.span
     input_bytes = next((t.bytes_per_element for t in op.tensors if t.role == "activation" and t.read != ZERO), 2.0)
