@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from simulator.errors import UnsupportedError
-from validation.microbench.sampling import Clock, WallClock
+from validation.microbench.sampling import Clock, ThreadClock, WallClock
 from validation.microbench.system import Cpu, Gpu
 
 BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "fp8": 1.0}
@@ -105,12 +105,14 @@ class TorchDevice:
     def kernel_clock(self) -> Clock:
         """For single kernels: the device's own time."""
         if not self.is_gpu:
-            return WallClock()
+            return self.wall_clock()
         buffer = self.torch.empty(int(self.cold_bytes), dtype=self.torch.int8, device=self.name)
         return EventClock(self.torch, buffer.zero_)
 
     def wall_clock(self) -> Clock:
         """For chains of kernels: elapsed time, the host's part included."""
+        if not self.is_gpu and self.threads == 1:
+            return ThreadClock()
         return WallClock(self.synchronize if self.is_gpu else None)
 
     def random(self, shape: tuple[int, ...], dtype: str, copy: int = 0) -> Any:

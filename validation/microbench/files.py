@@ -6,8 +6,10 @@ Every number gets a source that says that it was measured, when, where and with 
 from __future__ import annotations
 
 import datetime
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,9 @@ import yaml
 
 from simulator import catalog
 from simulator.errors import SpecError
-from simulator.spec.engine import Calibration
-from simulator.spec.hardware import DeviceSpec
 from simulator.spec.loader import Spec, check, load
 from simulator.spec.quantity import Sourced
 from simulator.units import in_engineering
-from validation.microbench.device import TorchDevice
 from validation.microbench.fitting import SOURCE, Fit
 from validation.microbench.power import Power
 from validation.microbench.processor import Rate, at_level
@@ -246,6 +245,20 @@ def paths(folder: Path, name: str, group: str) -> tuple[Path, Path, Path]:
     )
 
 
+@contextmanager
+def catalog_folder(folder: Path) -> Iterator[None]:
+    """With `folder` searched before all others, as if it were the first of RIDGELINE_PATH."""
+    before = os.environ.get("RIDGELINE_PATH")
+    os.environ["RIDGELINE_PATH"] = os.pathsep.join([str(folder), *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["RIDGELINE_PATH"]
+        else:
+            os.environ["RIDGELINE_PATH"] = before
+
+
 def previous(path: Path, kind: type[Spec]) -> dict[str, float]:
     """The numbers of an earlier file by their dotted path; empty where there is none, or it can no longer be read."""
     if not path.is_file():
@@ -284,6 +297,3 @@ def _power(record: Mapping[str, Any], power: Power | None, host: str) -> dict[st
 
 def _measured(ref: str) -> dict[str, str]:
     return {"kind": "measured", "ref": ref, "date": today()}
-
-
-__all__ = ["Calibration", "DeviceSpec", "TorchDevice", "accelerator_file", "calibration_file", "processor_file", "write"]

@@ -7,7 +7,8 @@ so that the same table gives the same fit. Held-out rows are never looked at. Kn
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,11 @@ SOURCE = "here"
 """Key of the source of fitted numbers in the files that are written."""
 FACTORS = (4.0, 2.0, 1.4, 1.18, 1.08, 1.03)
 """Steps of the search, from coarse to fine."""
+PAIR_FACTORS = (4.0, 2.0, 1.4, 1.18)
+"""Steps of two parameters at once: a share and the share of a part of it can trade places."""
+ROUNDS = 4
+GRID = 9
+"""Values of the first, coarse look at a parameter's whole range."""
 GAIN = 2e-4
 """Least improvement of the error that a step has to bring: what does not matter keeps its value."""
 LONGEST_S = 1e-3
@@ -40,12 +46,33 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "group_limit": (1.0, 1000.0),
 }
 """Bounds of fields by the end of their names, where their kind does not give them."""
-STAGES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    ("elementwise", ("elementwise",), ("elementwise_bandwidth", "cache_bandwidth", "launch")),
-    ("gemm", ("gemm",), ("gemm.", "sharpness", "multicast", "reduction", "saturating_share")),
-    ("attention", ("context_attention", "generation_attention"), ("attention.",)),
+WIDE = "float32"
+NARROW = ("w8a8", "fp8")
+"""Number formats as the tables name them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Numbers that are fitted together."""
+
+    ops: tuple[str, ...]
+    """Of the rows fitted to."""
+    formats: tuple[str, ...]
+    """Number formats of those rows, besides the main one; all if empty."""
+    main: bool
+    """Whether rows of the main format take part."""
+    keys: tuple[str, ...]
+    """What the numbers' names begin with."""
+
+
+STAGES = (
+    Stage(("elementwise",), (), True, ("elementwise_bandwidth", "cache_bandwidth", "launch")),
+    Stage(("gemm",), (WIDE,), True, ("gemm.", "sharpness", "multicast", "reduction", "saturating_share")),
+    Stage(("gemm",), NARROW, False, ("gemm.narrow_compute",)),
+    Stage(("context_attention",), (), True, ("attention.",)),
+    Stage(("generation_attention",), (), True, ("attention.",)),
 )
-"""Stages of a fit: the ops of its rows, and the names that its fields begin with."""
+"""Stages of a fit in their order. Two stages may reach for the same number: the later one then fits what both measure."""
 FRACTION_LOW = 0.01
 
 
@@ -58,6 +85,11 @@ class Parameter:
     low: float
     high: float
     unit: str
+
+    @property
+    def least(self) -> float:
+        """The least value that is not zero."""
+        return self.low if self.low > 0.0 else {"us": 0.5e-6, "B": 16.0}.get(self.unit, 0.25)
 
     def text(self, value: float) -> str:
         """As the file holds it: three digits."""
@@ -97,29 +129,38 @@ class Fit:
     ranges: dict[str, str] = field(default_factory=dict)
 
 
-def fit(table: pd.DataFrame, machine: Machine, engine: Engine, start: Calibration) -> Fit:
-    """Fit `start` to the rows that are not held out, stage by stage. The table's columns are those of `measure`."""
+def fit(table: pd.DataFrame, machine: Machine, engine: Engine, start: Calibration, main: str) -> Fit:
+    """Fit `start` to the rows that are not held out, stage by stage. The table's columns are those of `measure`.
+
+    `main` is the number format, as the table names it, that attention, passes and products are fitted in; products
+    in float32 take part, narrower ones only with their own share of the peak: kernels of different formats follow
+    different laws, while a calibration has one.
+    """
     calm = table[table["dispersion"] <= NOISY]
+    formats = pd.Series(_formats(calm), index=calm.index)
     calibration = _with_optional(start, machine)
-    found: list[Parameter] = []
-    for _, ops, prefixes in STAGES:
-        parts = [
-            Rows(part, machine, engine)
-            for op in ops
-            for part in _parts(calm[(calm["op_name"] == op) & ~calm["held_out"].astype(bool)])
-        ]
-        if parts:
-            calibration, used = _search(parts, calibration, [p for p in parameters(calibration) if p.key.startswith(prefixes)])
-            found += used
-    residuals, ratios = score(calm, machine, engine, calibration)
+    found: dict[str, Parameter] = {}
+    earlier: list[Rows] = []
+    for stage in STAGES:
+        wanted = {*stage.formats, *([main] if stage.main else [])}
+        chosen = calm["op_name"].isin(stage.ops) & formats.isin(wanted) & ~calm["held_out"].astype(bool)
+        if not chosen.any():
+            continue
+        parts = [Rows(part, machine, engine) for part in _parts(calm[chosen])]
+        keys = [p for p in parameters(calibration) if p.key.startswith(stage.keys)]
+        shared = [rows for rows in earlier if any(key in found for key in (p.key for p in keys))]
+        calibration, used = _search([*parts, *shared], calibration, keys)
+        found |= {parameter.key: parameter for parameter in used}
+        earlier = parts if stage.keys == STAGES[-1].keys else []
+    residuals, ratios = score(calm, machine, engine, calibration, main)
     interval = (float(np.quantile(ratios, 0.05)), float(np.quantile(ratios, 0.95))) if len(ratios) >= 8 else (0.7, 1.4)
-    return Fit(calibration, tuple(found), tuple(residuals), interval, len(table) - len(calm), ranges(calm))
+    return Fit(calibration, tuple(found.values()), tuple(residuals), interval, len(table) - len(calm), ranges(calm))
 
 
 def score(
-    table: pd.DataFrame, machine: Machine, engine: Engine, calibration: Calibration
+    table: pd.DataFrame, machine: Machine, engine: Engine, calibration: Calibration, main: str
 ) -> tuple[list[Residual], Numbers]:
-    """Residuals by op and number format, and measured over predicted times of all held-out rows."""
+    """Residuals by op and number format, and measured over predicted times of the held-out rows of the main one."""
     found: list[Residual] = []
     ratios: list[Numbers] = []
     for op, of_op in table.groupby("op_name", sort=False):
@@ -127,8 +168,8 @@ def score(
             rows = Rows(part, machine, engine)
             predicted = rows.seconds(calibration)
             held = part["held_out"].to_numpy(bool)
-            ratios.append((rows.measured_s / predicted)[held & (predicted > 0.0)])
             formats = _formats(part)
+            ratios.append((rows.measured_s / predicted)[held & (predicted > 0.0) & (formats == main)])
             for dtype in pd.unique(formats):
                 for chosen in (False, True):
                     here = (formats == dtype) & (held == chosen) & (predicted > 0.0)
@@ -264,37 +305,56 @@ def _search(
         for parameter in candidates
         if any(
             not np.allclose(predicted(replaced(calibration, parameter, trial)), first, rtol=1e-3)
-            for trial in _neighbours(parameter, value_of(calibration, parameter.key), 4.0)
+            for trial in _grid(parameter)
         )
     ]
     best = loss(first)
-    for factor in FACTORS:
-        for _ in range(4):
-            before = best
-            for parameter in used:
-                best, calibration = _improved(parameter, factor, best, calibration, loss, predicted)
-            if before - best < GAIN:
-                break
+
+    def tried(moves: Sequence[tuple[Parameter, float]]) -> bool:
+        nonlocal best, calibration
+        trial = calibration
+        for parameter, value in moves:
+            trial = replaced(trial, parameter, value)
+        error = loss(predicted(trial))
+        if error >= best - GAIN:
+            return False
+        best, calibration = error, trial
+        return True
+
+    def near(parameter: Parameter, factor: float) -> list[float]:
+        return _neighbours(parameter, value_of(calibration, parameter.key), factor)
+
+    for _ in range(ROUNDS):
+        before = best
+        for parameter in used:
+            for value in _grid(parameter):
+                tried([(parameter, value)])
+        for factor in FACTORS:
+            moved = True
+            while moved:
+                moved = False
+                for parameter in used:
+                    moved |= any([tried([(parameter, value)]) for value in near(parameter, factor)])
+        for factor in PAIR_FACTORS:
+            for first_of, second_of in combinations(used, 2):
+                for one, other in product(near(first_of, factor), near(second_of, factor)):
+                    tried([(first_of, one), (second_of, other)])
+        if before - best < 5 * GAIN:
+            break
     return calibration, used
 
 
-def _improved(
-    parameter: Parameter, factor: float, best: float, calibration: Calibration, loss: Any, predicted: Any
-) -> tuple[float, Calibration]:
-    for value in _neighbours(parameter, value_of(calibration, parameter.key), factor):
-        trial = replaced(calibration, parameter, value)
-        error = loss(predicted(trial))
-        if error < best - GAIN:
-            best, calibration = error, trial
-    return best, calibration
+def _grid(parameter: Parameter) -> list[float]:
+    """Values all over the bounds: a step that helps may be far away."""
+    found = [float(value) for value in np.geomspace(parameter.least, parameter.high, GRID)]
+    return found if parameter.low > 0.0 else [0.0, *found]
 
 
 def _neighbours(parameter: Parameter, value: float, factor: float) -> list[float]:
     """One step up and one down, within the bounds; from zero, a step of a unit."""
-    small = 1e-6 if parameter.unit == "us" else (16.0 if parameter.unit == "B" else 0.5)
     steps = [value * factor, value / factor]
-    if value <= small:
-        steps = [small * factor, small, 0.0]
+    if parameter.low <= 0.0 and value <= parameter.least:
+        steps = [parameter.least * factor, parameter.least, 0.0]
     found = [min(max(step, parameter.low), parameter.high) for step in steps]
     return [step for step in dict.fromkeys(found) if step != value]
 
@@ -306,10 +366,12 @@ def _parts(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
 
 
 def _formats(table: pd.DataFrame) -> Any:
+    """The number format of each row, as the table names it."""
+    found = pd.Series(np.nan, index=table.index, dtype=object)
     for name in ("gemm_dtype", "attn_dtype", "dtype"):
         if name in table:
-            return table[name].to_numpy(object)
-    return np.full(len(table), "", object)
+            found = found.fillna(table[name].astype(object))
+    return found.to_numpy(object)
 
 
 def tidy(calibration: Calibration, name: str, title: str, updates: dict[str, Any]) -> Calibration:
@@ -319,4 +381,4 @@ def tidy(calibration: Calibration, name: str, title: str, updates: dict[str, Any
     )
 
 
-__all__ = ["Fit", "Parameter", "Residual", "fit", "parameters", "replace", "score", "tidy", "value_of"]
+__all__ = ["Fit", "Parameter", "Residual", "fit", "parameters", "score", "tidy", "value_of"]

@@ -1,7 +1,7 @@
 """The processor's own rates: streams through memory, latency and bandwidth by working set, multiply-adds per second.
 
 Every loop runs once before it is timed and its result is compared with NumPy's. Arrays for main memory are several
-times the last cache.
+times the last cache. Rates are those of the fastest repeat, as STREAM's are; latencies are medians.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from simulator.errors import SimulatorError
-from validation.microbench.sampling import Effort, Sample, WallClock, sample
+from validation.microbench.sampling import Clock, Effort, Sample, ThreadClock, WallClock, sample
 from validation.microbench.system import Cpu
 
 KIB = 1024.0
@@ -65,6 +65,11 @@ def working_sets(cpu: Cpu, small: bool) -> list[float]:
     return found
 
 
+def clock(threads: int) -> Clock:
+    """One thread's own time; elapsed time of several."""
+    return ThreadClock() if threads == 1 else WallClock()
+
+
 def together(work: Sequence[Callable[[], Any]], pool: ThreadPoolExecutor | None) -> list[Any]:
     """The results of all pieces of work, in threads of the pool or, without one, here."""
     if pool is None:
@@ -90,9 +95,9 @@ def peak(dtype: str, threads: int, small: bool, effort: Effort) -> Rate:
         for a, out in zip(inputs, outputs, strict=True)
     ]  # fmt: skip
     with ThreadPoolExecutor(threads) as pool:
-        taken = sample(lambda _: together(work, pool if threads > 1 else None), WallClock(), effort)
+        taken = sample(lambda _: together(work, pool if threads > 1 else None), clock(threads), effort)
     flops = 2.0 * loops.CHAIN * size * rounds * threads
-    return Rate(f"fma_{dtype}", threads, flops / taken.seconds, "FLOP/s", size * kind().itemsize, taken)
+    return Rate(f"fma_{dtype}", threads, flops / taken.fastest_s, "FLOP/s", size * kind().itemsize, taken)
 
 
 def streams(cpu: Cpu, threads: int, small: bool, effort: Effort) -> list[Rate]:
@@ -111,8 +116,8 @@ def streams(cpu: Cpu, threads: int, small: bool, effort: Effort) -> list[Rate]:
             _check_stream(name, loop)
             work = [lambda part=part, loop=loop: loop(*part, 3.0) for part in arrays]
             run = _runner(work, pool if threads > 1 else None)
-            taken = sample(run, WallClock(), effort)
-            bandwidth = moved * 8.0 * length * threads / taken.seconds
+            taken = sample(run, clock(threads), effort)
+            bandwidth = moved * 8.0 * length * threads / taken.fastest_s
             found.append(Rate(f"stream_{name}", threads, bandwidth, "B/s", 3.0 * 8 * length * threads, taken))
     return found
 
@@ -128,8 +133,8 @@ def read(size: float, threads: int, small: bool, effort: Effort) -> Rate:
     check("read", loops.read_sum(arrays[0], 2), 2 * arrays[0].sum(), 1e-9)
     work = [lambda part=part: loops.read_sum(part, rounds) for part in arrays]
     with ThreadPoolExecutor(threads) as pool:
-        taken = sample(_runner(work, pool if threads > 1 else None), WallClock(), effort)
-    return Rate("read", threads, 8.0 * length * threads * rounds / taken.seconds, "B/s", size, taken)
+        taken = sample(_runner(work, pool if threads > 1 else None), clock(threads), effort)
+    return Rate("read", threads, 8.0 * length * threads * rounds / taken.fastest_s, "B/s", size, taken)
 
 
 def latency(size: float, small: bool, effort: Effort) -> Rate:
@@ -140,7 +145,7 @@ def latency(size: float, small: bool, effort: Effort) -> Rate:
     following = chain(lines, np.random.default_rng(3))
     check("pointer chase", loops.chase(following, lines), 0.0, 0.0)
     steps = 20_000 if small else 200_000
-    taken = sample(lambda _: loops.chase(following, steps), WallClock(), effort)
+    taken = sample(lambda _: loops.chase(following, steps), clock(1), effort)
     return Rate("latency", 1, taken.seconds / steps, "s", size, taken)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from simulator.cost.compiled import compile_modules
+from simulator.cost.compiled import KERNELS, compile_modules
 from simulator.cost.efficiency import Engine, efficiency
 from simulator.cost.layout import NUM_STATIC, HostRow, Scratch, Tables
 from simulator.cost.table import as_arrays, build_table
@@ -80,7 +80,7 @@ class Rows:
 @lru_cache(maxsize=1)
 def _loop() -> Any:
     """`validation.loops.time_rows`, compiled with the arithmetic."""
-    from simulator.cost import kernels, steps
+    from simulator.cost import steps
     from validation import loops
 
-    return compile_modules((kernels, steps, loops))[-1].time_rows
+    return compile_modules((*KERNELS, steps, loops))[-1].time_rows
