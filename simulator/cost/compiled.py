@@ -23,7 +23,6 @@ from typing import Any
 
 from simulator.cost import batches, kernels, layout, steps
 
-
 KERNELS = (kernels,)
 """What times one op, in the order of use."""
 

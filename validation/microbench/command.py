@@ -16,7 +16,9 @@ GROUPS = ("processor", "gemm", "attention", "elementwise", "copy", "layer")
               "first of RIDGELINE_PATH, else ./ridgeline, which is searched too.")  # fmt: skip
 @click.option("--name", help="Name of the device. Default: made of the product's name.")
 @click.option("--only", multiple=True, type=click.Choice(GROUPS), help="Measure only this. Repeatable. Default: all.")
-@click.option("--small", "--quick", is_flag=True, help="Tiny sizes, in seconds: a trial of the way, not of the machine.")
+@click.option(
+    "--small", "--quick", is_flag=True, help="Tiny sizes, in seconds: a trial of the way, not of the machine."
+)
 @click.option("--keep-noisy", is_flag=True, help="Write files even where most measurements scatter.")
 @click.option("--dry-run", is_flag=True, help="Say what would be measured and written; measure nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -45,7 +47,9 @@ def command(
         import re
 
         if not re.match(pattern, name):
-            raise ScenarioError(f"--name '{name}': only lower-case letters, digits, '.', '_' and '-', beginning with the first two")
+            raise ScenarioError(
+                f"--name '{name}': only lower-case letters, digits, '.', '_' and '-', beginning with the first two"
+            )
     options = Options(device, threads, out, name, small, only or GROUPS, keep_noisy)
     target = find_target(options)
     console = Console()
@@ -53,7 +57,11 @@ def command(
         console = Console(width=140)
     if dry_run:
         if as_json:
-            found = {"name": target.name, "cpu": target.cpu.to_dict(), "gpu": target.gpu.to_dict() if target.gpu else None}
+            found = {
+                "name": target.name,
+                "cpu": target.cpu.to_dict(),
+                "gpu": target.gpu.to_dict() if target.gpu else None,
+            }
             click.echo(json.dumps(found, indent=1))
         else:
             show_target(target, options, console)

@@ -6,6 +6,7 @@ Bytes per second as a user sees them: of the copied block, except within one mem
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,9 +51,7 @@ def copies(device: TorchDevice, cache_bytes: float, small: bool, effort: Effort)
             here = torch.empty(block, dtype=torch.uint8, pin_memory=pinned)
             clock = WallClock(device.synchronize)
             for way, target, source in (("to_device", there, here), ("to_host", here, there)):
-                taken = sample(
-                    lambda _, a=target, b=source, pinned=pinned: a.copy_(b, non_blocking=pinned), clock, effort
-                )
+                taken = sample(_copying(target, here if source is here else there, pinned), clock, effort)
                 found.append(Copy(f"{way}_{name}", block, block, taken))
     else:
         found.append(_within("host", device, block, effort))
@@ -73,23 +72,51 @@ def _within(name: str, device: TorchDevice, block: int, effort: Effort) -> Copy:
     return Copy(name, block, 2.0 * repeats * block, taken)
 
 
-def launch_times(device: TorchDevice, small: bool) -> tuple[float, float]:
-    """Seconds per tiny kernel in a long queue of them, and of the host alone to issue one.
+def _copying(target: Any, source: Any, pinned: bool) -> Callable[[int], Any]:
+    return lambda _: target.copy_(source, non_blocking=pinned)
 
-    On a processor a call returns when its work is done, and both are the same.
+
+def launch_times(device: TorchDevice, small: bool) -> tuple[float, float]:
+    """Seconds per kernel of a long chain of tiny ones, until all are done, and of the host alone to issue one.
+
+    The chain is a rotary embedding: five kernels with the views between them, as a layer has. On a processor a call
+    returns when its work is done, and both are the same.
     """
     torch = device.torch
-    x = torch.ones(16, device=device.name)
-    count = 50 if small else 500
-    for _ in range(count):
-        torch.mul(x, x)
-    device.synchronize()
+    x = torch.ones((2, 16), device=device.name)
+    kernels, count = 5.0, 20 if small else 200
+
+    def chain() -> Any:
+        first, second = x.chunk(2, -1)
+        return x * x + torch.cat((-second, first), -1) * x
+
     issued, done = [], []
-    for _ in range(5):
+    for _ in range(7):
+        device.synchronize()
         start = time.perf_counter()
         for _ in range(count):
-            torch.mul(x, x)
-        issued.append((time.perf_counter() - start) / count)
+            chain()
+        issued.append((time.perf_counter() - start) / count / kernels)
         device.synchronize()
-        done.append((time.perf_counter() - start) / count)
+        done.append((time.perf_counter() - start) / count / kernels)
     return min(done), min(issued)
+
+
+def steady(device: TorchDevice, dtype: str, small: bool) -> dict[str, Callable[[], object]]:
+    """Two kernels to draw power with: a large product, and a copy of a large block. Each call waits for its end."""
+    size = 64 if small else 4096 if device.is_gpu else 2048
+    a, b = device.random((size, size), dtype), device.random((size, size), dtype, 1)
+    block = device.torch.ones(int(1e5 if small else device.cold_bytes / 4), device=device.name)
+    target = device.torch.empty_like(block)
+
+    def product() -> None:
+        for _ in range(10 if device.is_gpu else 1):
+            device.torch.nn.functional.linear(a, b)
+        device.synchronize()
+
+    def copy() -> None:
+        for _ in range(10 if device.is_gpu else 1):
+            target.copy_(block)
+        device.synchronize()
+
+    return {f"{dtype} product": product, "copy": copy}

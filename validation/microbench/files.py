@@ -20,7 +20,8 @@ from simulator.errors import SpecError
 from simulator.spec.loader import Spec, check, load
 from simulator.spec.quantity import Sourced
 from simulator.units import in_engineering
-from validation.microbench.fitting import SOURCE, Fit
+from validation.microbench.fitting import Fit
+from validation.microbench.parameters import SOURCE
 from validation.microbench.power import Power
 from validation.microbench.processor import Rate, at_level
 from validation.microbench.system import Cpu, Gpu
@@ -67,7 +68,9 @@ def processor_file(
     flop_rates = {"fp64": best["fma_fp64"].value, "fp32": best["fma_fp32"].value}
     sources = {
         "fma": _measured(f"chains of multiply-adds in the first cache, Numba, {threads} threads, on {host}"),
-        "stream": _measured(f"best of STREAM copy, scale, add, triad and reads beyond the last cache, {threads} threads, on {host}"),
+        "stream": _measured(
+            f"best of STREAM copy, scale, add, triad and reads beyond the last cache, {threads} threads, on {host}"
+        ),
         "read": _measured(f"reads of a working set of half the capacity, {threads} threads, on {host}"),
         "chase": _measured(f"pointer chase, lines in random order, one thread, on {host}"),
         "sys": _measured(f"as the operating system of {host} reports it to this process"),
@@ -205,8 +208,12 @@ def calibration_file(fit: Fit, device: str, title: str, engine: str, host: str, 
                 "classes": [],
                 "tag": "in-grid",
                 "default_engine": engine,
-                "interval_low": Sourced(round(min(fit.interval[0], 1.0), 3), SOURCE, f"{min(fit.interval[0], 1.0):.3g}"),
-                "interval_high": Sourced(round(max(fit.interval[1], 1.0), 3), SOURCE, f"{max(fit.interval[1], 1.0):.3g}"),
+                "interval_low": Sourced(
+                    round(min(fit.interval[0], 1.0), 3), SOURCE, f"{min(fit.interval[0], 1.0):.3g}"
+                ),
+                "interval_high": Sourced(
+                    round(max(fit.interval[1], 1.0), 3), SOURCE, f"{max(fit.interval[1], 1.0):.3g}"
+                ),
             }
         )
     )

@@ -17,15 +17,11 @@ import pandas as pd
 from simulator.cost.efficiency import Engine
 from simulator.mapping.machine import Machine
 from simulator.spec.engine import Calibration
-from simulator.spec.loader import Spec
-from simulator.spec.quantity import Reads, Sourced
-from simulator.units import ENERGY_PER_BYTE, TIME, Dimension
+from validation.microbench.parameters import Parameter, parameters, replaced, value_of, with_optional
 from validation.microbench.rows import Rows
 from validation.microbench.sampling import NOISY
 from validation.shapes import Numbers
 
-SOURCE = "here"
-"""Key of the source of fitted numbers in the files that are written."""
 FACTORS = (4.0, 2.0, 1.4, 1.18, 1.08, 1.03)
 """Steps of the search, from coarse to fine."""
 PAIR_FACTORS = (4.0, 2.0, 1.4, 1.18)
@@ -35,17 +31,6 @@ GRID = 9
 """Values of the first, coarse look at a parameter's whole range."""
 GAIN = 2e-4
 """Least improvement of the error that a step has to bring: what does not matter keeps its value."""
-LONGEST_S = 1e-3
-"""Bound of fixed times."""
-BOUNDS: dict[str, tuple[float, float]] = {
-    "sharpness": (1.0, 12.0),
-    "softmax": (0.0, 400.0),
-    "tail": (0.0, 2.0),
-    "skew": (0.0, 1.0),
-    "vector_rows": (1.0, 16.0),
-    "group_limit": (1.0, 1000.0),
-}
-"""Bounds of fields by the end of their names, where their kind does not give them."""
 WIDE = "float32"
 NARROW = ("w8a8", "fp8")
 """Number formats as the tables name them."""
@@ -73,28 +58,6 @@ STAGES = (
     Stage(("generation_attention",), (), True, ("attention.",)),
 )
 """Stages of a fit in their order. Two stages may reach for the same number: the later one then fits what both measure."""
-FRACTION_LOW = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One number of a calibration and what it may become."""
-
-    key: str
-    """Dotted path in the file."""
-    low: float
-    high: float
-    unit: str
-
-    @property
-    def least(self) -> float:
-        """The least value that is not zero."""
-        return self.low if self.low > 0.0 else {"us": 0.5e-6, "B": 16.0}.get(self.unit, 0.25)
-
-    def text(self, value: float) -> str:
-        """As the file holds it: three digits."""
-        scaled = float(f"{value * (1e6 if self.unit == 'us' else 1.0):.3g}")
-        return f"{scaled:g}{' ' + self.unit if self.unit else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +101,7 @@ def fit(table: pd.DataFrame, machine: Machine, engine: Engine, start: Calibratio
     """
     calm = table[table["dispersion"] <= NOISY]
     formats = pd.Series(_formats(calm), index=calm.index)
-    calibration = _with_optional(start, machine)
+    calibration = with_optional(start, machine)
     found: dict[str, Parameter] = {}
     earlier: list[Rows] = []
     for stage in STAGES:
@@ -147,11 +110,12 @@ def fit(table: pd.DataFrame, machine: Machine, engine: Engine, start: Calibratio
         if not chosen.any():
             continue
         parts = [Rows(part, machine, engine) for part in _parts(calm[chosen])]
-        keys = [p for p in parameters(calibration) if p.key.startswith(stage.keys)]
-        shared = [rows for rows in earlier if any(key in found for key in (p.key for p in keys))]
-        calibration, used = _search([*parts, *shared], calibration, keys)
+        used = _sensitive(parts, calibration, [p for p in parameters(calibration) if p.key.startswith(stage.keys)])
+        if any(parameter.key in found for parameter in used):
+            parts += earlier
+        calibration = _search(parts, calibration, used)
         found |= {parameter.key: parameter for parameter in used}
-        earlier = parts if stage.keys == STAGES[-1].keys else []
+        earlier = parts
     residuals, ratios = score(calm, machine, engine, calibration, main)
     interval = (float(np.quantile(ratios, 0.05)), float(np.quantile(ratios, 0.95))) if len(ratios) >= 8 else (0.7, 1.4)
     return Fit(calibration, tuple(found.values()), tuple(residuals), interval, len(table) - len(calm), ranges(calm))
@@ -189,133 +153,45 @@ def ranges(table: pd.DataFrame) -> dict[str, str]:
     """Range of the sizes of each op's rows, for people."""
     found = {}
     for op, part in table.groupby("op_name", sort=False):
-        names = [name for name in ("m", "n", "k", "batch_size", "isl", "step", "head_dim") if part[name].notna().any()] \
-            if "m" in part else []
+        names = (
+            [name for name in ("m", "n", "k", "batch_size", "isl", "step", "head_dim") if part[name].notna().any()]
+            if "m" in part
+            else []
+        )
         found[str(op)] = ", ".join(f"{name} {part[name].min():g}-{part[name].max():g}" for name in names)
     return found
 
 
-def parameters(calibration: Calibration) -> list[Parameter]:
-    """Every number of a calibration that may be fitted, with its bounds: shares up to 1, counts, fixed times."""
+def _sensitive(parts: Sequence[Rows], calibration: Calibration, candidates: Sequence[Parameter]) -> list[Parameter]:
+    """The parameters that change the time of any row."""
+    first = [part.seconds(calibration) for part in parts]
     return [
-        Parameter(key, *_bounds(key, dimension, zero), "us" if dimension == TIME else _unit(key, value))
-        for key, value, dimension, zero in _numbers(calibration, "")
-        if dimension != ENERGY_PER_BYTE and not key.startswith(("interval", "link"))
-    ]
-
-
-def value_of(calibration: Calibration, key: str) -> float:
-    """The number at a dotted key in SI units."""
-    owner: Any = calibration
-    for name in key.split("."):
-        owner = getattr(owner, name)
-    return float(owner)
-
-
-def replaced(calibration: Calibration, parameter: Parameter, value: float) -> Calibration:
-    """The calibration with one number replaced, rounded as the file will hold it."""
-    text = parameter.text(value)
-    rounded = float(text.split()[0]) * (1e-6 if parameter.unit == "us" else 1.0)
-    found = _replaced(calibration, parameter.key.split("."), Sourced(rounded, SOURCE, text))
-    assert isinstance(found, Calibration)
-    return found
-
-
-def _replaced(owner: Spec, path: Sequence[str], value: Sourced) -> Spec:
-    inner = value if len(path) == 1 else _replaced(getattr(owner, path[0]), path[1:], value)
-    return owner.model_copy(update={path[0]: inner})
-
-
-def _numbers(owner: Spec, prefix: str) -> Iterator[tuple[str, Sourced, Dimension, bool]]:
-    for name, info in type(owner).model_fields.items():
-        value = getattr(owner, name)
-        if isinstance(value, Spec):
-            yield from _numbers(value, f"{prefix}{name}.")
-        elif isinstance(value, Sourced):
-            reads = _reads(info)
-            if reads is not None:
-                yield prefix + name, value, reads.dimension, reads.zero
-
-
-def _reads(info: Any) -> Reads | None:
-    """How a field reads its number; found inside `X | None` too."""
-    for mark in info.metadata:
-        if isinstance(mark, Reads):
-            return mark
-    for part in getattr(info.annotation, "__args__", ()):
-        for mark in getattr(part, "__metadata__", ()):
-            if isinstance(mark, Reads):
-                return mark
-    return None
-
-
-def _bounds(key: str, dimension: Dimension, zero: bool) -> tuple[float, float]:
-    for name, bounds in BOUNDS.items():
-        if key.endswith(name):
-            return bounds
-    if dimension == TIME:
-        return 0.0, LONGEST_S
-    if _unit_of(dimension):
-        return 0.0, 4096.0
-    return (FRACTION_LOW, 1.0) if zero else (1.0, 1024.0)
-
-
-def _unit_of(dimension: Dimension) -> bool:
-    """Whether numbers of the dimension carry a unit (bytes)."""
-    return any(dimension)
-
-
-def _unit(key: str, value: Sourced) -> str:
-    """The unit that the file wrote, for dimensions other than time."""
-    words = value.text.split()
-    return "B" if len(words) > 1 else ""
-
-
-def _with_optional(calibration: Calibration, machine: Machine) -> Calibration:
-    """With the numbers that a file may leave out: at what their absence means, so that a fit may change them."""
-    launch = max((unit.launch_s for unit in machine.units), default=0.0)
-    gemm = calibration.gemm
-    updates = {}
-    if "floor" in type(gemm).model_fields and gemm.floor is None:
-        updates["floor"] = Sourced(0.0, SOURCE, "0 us")
-    if "wide_bandwidth" in type(gemm).model_fields and gemm.wide_bandwidth is None:
-        updates["wide_bandwidth"] = Sourced(1.0, SOURCE, "1")
-    return calibration.model_copy(
-        update={
-            "gemm": gemm.model_copy(update=updates),
-            "launch": calibration.launch or Sourced(launch, SOURCE, f"{launch * 1e6:.3g} us"),
-        }
-    )
-
-
-def _search(
-    parts: Sequence[Rows], calibration: Calibration, candidates: Sequence[Parameter]
-) -> tuple[Calibration, list[Parameter]]:
-    measured = np.concatenate([part.measured_s for part in parts])
-
-    def predicted(trial: Calibration) -> Numbers:
-        return np.concatenate([part.seconds(trial) for part in parts])
-
-    def loss(seconds: Numbers) -> float:
-        return float(np.mean(np.abs(np.log(np.maximum(seconds, 1e-9) / measured))))
-
-    first = predicted(calibration)
-    used = [
         parameter
         for parameter in candidates
         if any(
-            not np.allclose(predicted(replaced(calibration, parameter, trial)), first, rtol=1e-3)
+            not np.allclose(part.seconds(replaced(calibration, parameter, trial)), before, rtol=1e-3)
             for trial in _grid(parameter)
+            for part, before in zip(parts, first, strict=True)
         )
     ]
-    best = loss(first)
+
+
+def _search(parts: Sequence[Rows], calibration: Calibration, used: Sequence[Parameter]) -> Calibration:
+    """The calibration with the least error: coarse looks, then steps of one parameter, then of two at once."""
+    measured = np.concatenate([part.measured_s for part in parts])
+
+    def loss(trial: Calibration) -> float:
+        seconds = np.concatenate([part.seconds(trial) for part in parts])
+        return float(np.mean(np.abs(np.log(np.maximum(seconds, 1e-9) / measured))))
+
+    best = loss(calibration)
 
     def tried(moves: Sequence[tuple[Parameter, float]]) -> bool:
         nonlocal best, calibration
         trial = calibration
         for parameter, value in moves:
             trial = replaced(trial, parameter, value)
-        error = loss(predicted(trial))
+        error = loss(trial)
         if error >= best - GAIN:
             return False
         best, calibration = error, trial
@@ -334,14 +210,15 @@ def _search(
             while moved:
                 moved = False
                 for parameter in used:
-                    moved |= any([tried([(parameter, value)]) for value in near(parameter, factor)])
+                    for value in near(parameter, factor):
+                        moved |= tried([(parameter, value)])
         for factor in PAIR_FACTORS:
             for first_of, second_of in combinations(used, 2):
                 for one, other in product(near(first_of, factor), near(second_of, factor)):
                     tried([(first_of, one), (second_of, other)])
         if before - best < 5 * GAIN:
             break
-    return calibration, used
+    return calibration
 
 
 def _grid(parameter: Parameter) -> list[float]:
@@ -372,13 +249,3 @@ def _formats(table: pd.DataFrame) -> Any:
         if name in table:
             found = found.fillna(table[name].astype(object))
     return found.to_numpy(object)
-
-
-def tidy(calibration: Calibration, name: str, title: str, updates: dict[str, Any]) -> Calibration:
-    """The calibration as one device's own."""
-    return calibration.model_copy(
-        update={"name": name, "title": title, "architectures": [], "classes": [], **updates}
-    )
-
-
-__all__ = ["Fit", "Parameter", "Residual", "fit", "parameters", "score", "tidy", "value_of"]

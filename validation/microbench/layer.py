@@ -117,9 +117,7 @@ class Layer:
             for i in range(len(copies))
         ]
         self.x = device.random((step.batch, step.tokens, shape.hidden), dtype, 3)
-        angles = np.outer(
-            np.arange(step.past, total), 10000.0 ** (-np.arange(0, shape.head_dim, 2) / shape.head_dim)
-        )
+        angles = np.outer(np.arange(step.past, total), 10000.0 ** (-np.arange(0, shape.head_dim, 2) / shape.head_dim))
         both = np.concatenate([angles, angles], axis=-1)
         kind = device.dtype(dtype)
         self.cos = torch.from_numpy(np.cos(both)).to(device=device.name, dtype=kind)
@@ -208,7 +206,11 @@ def predictor(machine: Machine, engine_name: str, shape: Shape, dtype: str) -> C
     block = Block(Attention(shape.heads, shape.kv_heads, shape.head_dim), FeedForward(shape.intermediate))
     ops = [op for op in block_ops(block, shape.hidden, dtype) if op.kind != "collective"]
     table = build_table(
-        Graph("layer", tuple(ops), shape.hidden, dtype), machine, engine, efficiency(machine, engine, calibration), calibration
+        Graph("layer", tuple(ops), shape.hidden, dtype),
+        machine,
+        engine,
+        efficiency(machine, engine, calibration),
+        calibration,
     )
     host = HostRow(*[0.0] * len(HostRow._fields))._replace(
         kernel_s=max(unit.host_launch_s for unit in machine.units) * engine.kernel_host_factor,

@@ -9,40 +9,39 @@ from typing import Any
 
 import numba
 
-_OPTIONS = {"nogil": True, "fastmath": True, "error_model": "numpy"}
 CHAIN = 32
 """Multiply-adds per element of `multiply_add`."""
 
 
-@numba.njit(**_OPTIONS)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, fastmath=True, error_model="numpy")
 def stream_copy(a: Any, b: Any, c: Any, scalar: Any) -> None:
     """c = a: 2 arrays moved (3 with the read before the write)."""
     for i in range(len(a)):
         c[i] = a[i]
 
 
-@numba.njit(**_OPTIONS)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, fastmath=True, error_model="numpy")
 def stream_scale(a: Any, b: Any, c: Any, scalar: Any) -> None:
     """b = s c."""
     for i in range(len(a)):
         b[i] = scalar * c[i]
 
 
-@numba.njit(**_OPTIONS)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, fastmath=True, error_model="numpy")
 def stream_add(a: Any, b: Any, c: Any, scalar: Any) -> None:
     """c = a + b."""
     for i in range(len(a)):
         c[i] = a[i] + b[i]
 
 
-@numba.njit(**_OPTIONS)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, fastmath=True, error_model="numpy")
 def stream_triad(a: Any, b: Any, c: Any, scalar: Any) -> None:
     """a = b + s c."""
     for i in range(len(a)):
         a[i] = b[i] + scalar * c[i]
 
 
-@numba.njit(**_OPTIONS)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, fastmath=True, error_model="numpy")
 def read_sum(a: Any, rounds: int) -> Any:
     """Sum of the array, read `rounds` times in four streams; the length has to be a multiple of four."""
     quarter = len(a) // 4
@@ -62,7 +61,7 @@ def read_sum(a: Any, rounds: int) -> Any:
     return total
 
 
-@numba.njit(nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True)
 def chase(following: Any, steps: int) -> Any:
     """Where `steps` loads end, each at the address that the one before has read."""
     at = following[0]
@@ -71,7 +70,7 @@ def chase(following: Any, steps: int) -> Any:
     return at
 
 
-@numba.njit(**_OPTIONS)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, fastmath=True, error_model="numpy")
 def multiply_add(a: Any, factor: Any, out: Any, rounds: int) -> None:
     """out[i] += the value at `factor` of a polynomial whose CHAIN + 1 coefficients all are a[i], `rounds` times.
 

@@ -6,7 +6,6 @@ the table with its dispersion, and not fitted to.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,7 +75,8 @@ def _try(case: Case, device: TorchDevice, clock: Clock, effort: Effort, found: F
         verify()
         return sample(run, clock, effort)
     except (RuntimeError, TypeError, ValueError) as error:
-        found.refused[kind] = f"{case.label}: {str(error).splitlines()[0]}"
+        if "out of memory" not in str(error):
+            found.refused[kind] = f"{case.label}: {str(error).splitlines()[0]}"
         return None
 
 
@@ -106,8 +106,3 @@ def split_by_op(table: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
     """The table of each op with its own columns only, named as files."""
     for op, part in table.groupby("op_name", sort=False):
         yield str(op), part.dropna(axis="columns", how="all").reset_index(drop=True)
-
-
-def now() -> float:
-    """Seconds for progress and budgets; never part of a result."""
-    return time.monotonic()

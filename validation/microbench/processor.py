@@ -97,7 +97,7 @@ def peak(dtype: str, threads: int, small: bool, effort: Effort) -> Rate:
     with ThreadPoolExecutor(threads) as pool:
         taken = sample(lambda _: together(work, pool if threads > 1 else None), clock(threads), effort)
     flops = 2.0 * loops.CHAIN * size * rounds * threads
-    return Rate(f"fma_{dtype}", threads, flops / taken.fastest_s, "FLOP/s", size * kind().itemsize, taken)
+    return Rate(f"fma_{dtype}", threads, flops / taken.fastest_s, "FLOP/s", size * inputs[0].itemsize, taken)
 
 
 def streams(cpu: Cpu, threads: int, small: bool, effort: Effort) -> list[Rate]:
@@ -163,7 +163,9 @@ def check(what: str, found: Any, expected: Any, tolerance: float) -> None:
     difference = np.max(np.abs(np.asarray(found, np.float64) - expected))
     allowed = tolerance * np.max(np.abs(np.asarray(expected, np.float64)))
     if not difference <= allowed:
-        raise MeasurementError(f"{what}: the result differs from the reference by {difference:.3g}, more than {allowed:.3g}")
+        raise MeasurementError(
+            f"{what}: the result differs from the reference by {difference:.3g}, more than {allowed:.3g}"
+        )
 
 
 def at_level(rates: Sequence[Rate], name: str, threads: int, capacity: float) -> Rate | None:

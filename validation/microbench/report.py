@@ -47,11 +47,16 @@ def show(outcome: Outcome, console: Console) -> None:
     if outcome.layer:
         console.print(_layer(outcome))
         console.print(f"median error {outcome.layer_error:.1%} over {len(outcome.layer)} steps, none of them fitted to")
+    for name, watts in outcome.watts.items():
+        console.print(f"{name}: {watts:.0f} W" if watts is not None else f"{name}: power could not be read")
     for line in (*outcome.left_out, *outcome.warnings):
         console.print(f"note: {line}", highlight=False, soft_wrap=True)
     for path in outcome.files:
         console.print(f"wrote {shorten(path)}", highlight=False, soft_wrap=True)
-    console.print(f"{outcome.seconds:.0f} s; try: ridgeline predict --hardware {outcome.target.name} --model MODEL", soft_wrap=True)
+    console.print(
+        f"{outcome.seconds:.0f} s; try: ridgeline predict --hardware {outcome.target.name} --model MODEL",
+        soft_wrap=True,
+    )
 
 
 def to_dict(outcome: Outcome) -> dict[str, Any]:
@@ -77,6 +82,7 @@ def to_dict(outcome: Outcome) -> dict[str, Any]:
         "layer": outcome.layer,
         "layer_median_error": outcome.layer_error,
         "idle_w": outcome.power.idle_w if outcome.power else None,
+        "power_w": outcome.watts,
         "warnings": outcome.warnings,
         "left_out": outcome.left_out,
         "files": [str(path) for path in outcome.files],
@@ -114,7 +120,9 @@ def _residuals(outcome: Outcome) -> Table:
 
 def _changes(outcome: Outcome) -> Table:
     first = all(before is None for _, before, _ in outcome.changes)
-    table = Table(title="First calibration of this device" if first else "Since the last calibration", title_justify="left")
+    table = Table(
+        title="First calibration of this device" if first else "Since the last calibration", title_justify="left"
+    )
     for name in ("number", "before", "after", "change"):
         table.add_column(name, justify="left" if name == "number" else "right")
     for key, before, after in outcome.changes:

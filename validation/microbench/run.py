@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,8 @@ class Outcome:
     """Number, before, after."""
     layer: list[dict[str, Any]] = field(default_factory=list)
     power: Power | None = None
+    watts: dict[str, float | None] = field(default_factory=dict)
+    """Drawn while a steady kernel runs."""
     warnings: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -147,6 +150,9 @@ def calibrate(target: Target, options: Options, progress: Progress) -> Outcome:
     meter = _meter(target)
     if meter is not None:
         outcome.power = at_rest(meter, 0.2 if options.small else 1.0)
+        if device is not None:
+            for name, run in copies.steady(device, main_format(device), options.small).items():
+                outcome.watts[name] = mean_watts(meter, run, 0.1 if options.small else 1.5)
     record = _device_record(outcome, device)
     if record is not None:
         outcome.files.append(files.write(record, DeviceSpec, device_path))
@@ -155,6 +161,12 @@ def calibrate(target: Target, options: Options, progress: Progress) -> Outcome:
             tables.mkdir(parents=True, exist_ok=True)
             write_table(part, tables / f"{op}.parquet")
             outcome.files.append(tables / f"{op}.parquet")
+    if record is None:
+        outcome.left_out.append(
+            "no device file: it needs processor (cpu) or gemm and copy (cuda) among what is measured"
+        )
+    elif device is not None and not FITTED.issubset(options.only):
+        outcome.left_out.append("no calibration file: it needs gemm, attention and elementwise among what is measured")
     if record is not None and device is not None and FITTED.issubset(options.only):
         progress("fit", 0.85)
         _fit(outcome, device, calibration_path)
@@ -191,7 +203,7 @@ def _processor(outcome: Outcome, options: Options, progress: Progress) -> None:
 
 def _kernels(outcome: Outcome, device: TorchDevice, options: Options, progress: Progress) -> list[dict[str, Any]]:
     sizes = cases.SMALL if options.small else cases.ACCELERATOR if device.is_gpu else cases.PROCESSOR
-    effort = Effort(3, 0.005, 0.05, 1) if options.small else Effort(7, 0.05, 0.5, 2)
+    effort = Effort(3, 0.005, 0.05, 1) if options.small else Effort(7, 0.04, 0.4, 2)
     only = frozenset(options.only)
     chosen = list(cases.cases(device, sizes, only, measure.gqa_works(device)))
     done = 0
@@ -211,7 +223,11 @@ def _kernels(outcome: Outcome, device: TorchDevice, options: Options, progress: 
     if "copy" in only:
         cache = outcome.target.gpu.cache_bytes if outcome.target.gpu else outcome.target.cpu.last_cache_bytes
         slow = Effort(3, 0.02, 0.1, 1) if options.small else Effort(7, 0.3, 1.0, 2)
-        base = {"framework": measure.FRAMEWORK, "version": f"torch-{device.torch.__version__}", "device": outcome.target.name}
+        base = {
+            "framework": measure.FRAMEWORK,
+            "version": f"torch-{device.torch.__version__}",
+            "device": outcome.target.name,
+        }
         rows += [base | copy.row() for copy in copies.copies(device, cache, options.small, slow)]
     return rows
 
@@ -321,5 +337,10 @@ def _layer(outcome: Outcome, device: TorchDevice, options: Options, progress: Pr
             "ops_s": {name: value for name, value in answer.items() if name != "all"},
         }  # fmt: skip
         if meter is not None:
-            row["power_w"] = mean_watts(meter, lambda made=made: made.run(0), 0.05 if options.small else 0.5)
+            row["power_w"] = mean_watts(meter, partial(_finished, made, device), 0.05 if options.small else 0.5)
         outcome.layer.append(row)
+
+
+def _finished(made: layer.Layer, device: TorchDevice) -> None:
+    made.run(0)
+    device.synchronize()

@@ -169,7 +169,9 @@ def _smi() -> dict[int, dict[str, str]]:
         text = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return {}
-    rows = [dict(zip(_SMI_FIELDS, (part.strip() for part in line.split(",")), strict=False)) for line in text.split("\n")]
+    rows = [
+        dict(zip(_SMI_FIELDS, (part.strip() for part in line.split(",")), strict=False)) for line in text.split("\n")
+    ]
     return {int(row["index"]): row for row in rows if row.get("index", "").isdigit()}
 
 
