@@ -99,19 +99,16 @@ def table() -> pd.DataFrame:
             ),
         )
     ]  # fmt: skip
-    passes = [
-        {
-            "op_name": "elementwise",
-            "dtype": "bfloat16",
-            "m": m,
-            "n": 2048,
-            "reads": 2,
-            "writes": 1,
-            "flops": 1,
-            "held_out": False,
-        }
-        for m in (1, 16, 256, 4096)
-    ]
+    one = {
+        "op_name": "elementwise",
+        "dtype": "bfloat16",
+        "n": 2048,
+        "reads": 2,
+        "writes": 1,
+        "flops": 1,
+        "held_out": False,
+    }
+    passes = [one | {"m": m} for m in (1, 16, 256, 4096)]
     return pd.DataFrame([base | row for row in (*products, *attention, *passes)])
 
 
@@ -127,7 +124,9 @@ def timed(frame: pd.DataFrame, machine: Machine, engine: Engine, calibration: Ca
 
 def truth(start: Calibration, machine: Machine) -> Calibration:
     found = with_optional(start, machine)
-    changes = {"gemm.bandwidth": 0.4, "gemm.wide_bandwidth": 0.5, "gemm.floor": 20e-6, "launch": 4e-6}
+    changes = {
+        "gemm.vector_bandwidth": 0.2, "gemm.bandwidth": 0.3, "gemm.wide_bandwidth": 0.5, "gemm.floor": 20e-6, "launch": 4e-6,
+    }  # fmt: skip
     known = {parameter.key: parameter for parameter in parameters(found)}
     for key, value in changes.items():
         found = replaced(found, known[key], value)
@@ -146,7 +145,7 @@ def test_a_fit_finds_what_made_the_table(machine: Machine, engine: Engine) -> No
     after = {(r.op, r.dtype, r.held_out): r.mape for r in found.residuals}
     assert max(r.mape for r in before if r.op == "gemm") > 0.3
     assert all(error < 0.08 for error in after.values()), after
-    assert found.interval[0] <= 1.0 <= found.interval[1]
+    assert 0.8 < found.interval[0] <= found.interval[1] < 1.25
 
 
 def test_the_same_table_gives_the_same_fit_whatever_is_held_out(machine: Machine, engine: Engine) -> None:
@@ -158,7 +157,7 @@ def test_the_same_table_gives_the_same_fit_whatever_is_held_out(machine: Machine
     assert numbers(fitted(other, machine, engine).calibration) == numbers(first.calibration)
     third = fitted(noisy.assign(latency=np.where(noisy["m"] == 8, 100.0, noisy["latency"])), machine, engine)
     assert third.left_out == int((rows["m"] == 8).sum())
-    assert value_of(third.calibration, "gemm.bandwidth") == pytest.approx(0.4, rel=0.2)
+    assert all(r.mape < 0.1 for r in third.residuals if r.op == "gemm" and not r.held_out), third.residuals
 
 
 def test_fitted_numbers_stay_within_physical_bounds(machine: Machine, engine: Engine) -> None:
@@ -254,20 +253,16 @@ def test_chains_move_more_bytes_in_more_kernels() -> None:
 def test_floors_and_wide_operands_cost_time(machine: Machine, engine: Engine) -> None:
     start = with_optional(find_calibration(machine), machine)
     known = {parameter.key: parameter for parameter in parameters(start)}
+    shape = {"op_name": "gemm", "m": 16, "n": 4096, "k": 4096, "latency": 1.0}
     rows = {
-        dtype: Rows(
-            pd.DataFrame([{"op_name": "gemm", "gemm_dtype": dtype, "m": 8, "n": 4096, "k": 4096, "latency": 1.0}]),
-            machine,
-            engine,
-        )
-        for dtype in ("float32", "bfloat16")
+        dtype: Rows(pd.DataFrame([shape | {"gemm_dtype": dtype}]), machine, engine) for dtype in ("float32", "bfloat16")
     }
     slow = replaced(start, known["gemm.floor"], 1e-4)
-    narrow = replaced(start, known["gemm.wide_bandwidth"], 0.25)
+    narrow = replaced(start, known["gemm.wide_bandwidth"], 0.05)
     for dtype, timer in rows.items():
         plain = timer.seconds(start)[0]
         assert timer.seconds(slow)[0] - plain == pytest.approx(1e-4)
-        assert (timer.seconds(narrow)[0] > 1.5 * plain) == (dtype == "float32")
+        assert (timer.seconds(narrow)[0] > 1.2 * plain) == (dtype == "float32")
 
 
 def test_names_are_files() -> None:
