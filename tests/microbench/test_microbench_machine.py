@@ -14,7 +14,7 @@ from validation.microbench import processor
 from validation.microbench.device import EventClock, TorchDevice
 from validation.microbench.power import Nvml, Power, Rapl, at_rest, mean_watts
 from validation.microbench.processor import MeasurementError, chain, check, processor_rates, working_sets
-from validation.microbench.sampling import Effort, Sample, ThreadClock, WallClock, sample, summary
+from validation.microbench.sampling import Effort, Sample, ThreadClock, WallClock, sample, summary, waiting_s
 from validation.microbench.system import Cache, Cpu, Gpu, cpu_quota, find_cpu
 
 SMT = """processor\t: {0}
@@ -131,6 +131,15 @@ def test_clocks_measure_something() -> None:
     for clock in (WallClock(), ThreadClock()):
         seconds, _ = clock.time(lambda _: sum(range(20_000)), 0, 3)
         assert seconds > 0.0
+
+
+def test_time_spent_waiting_is_that_of_all_threads(tmp_path: Path) -> None:
+    write(tmp_path, "7/schedstat", "100 2000000000 3\n")
+    write(tmp_path, "8/schedstat", "100 500000000 3\n")
+    assert waiting_s(tmp_path) == pytest.approx(2.5)
+    write(tmp_path, "9/schedstat", "\n")
+    assert waiting_s(tmp_path) is None
+    assert waiting_s(tmp_path / "none") is None
 
 
 def test_events_time_each_run_after_a_flush() -> None:

@@ -6,8 +6,9 @@ the table with its dispersion, and not fitted to.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -41,26 +42,38 @@ def run_cases(
     effort: Effort,
     longest_s: float,
     progress: Callable[[str], object],
+    budget_s: float = 75.0,
 ) -> Findings:
-    """Time all cases whose roofline time at `rates` (FLOP/s, bytes/s) is at most `longest_s`; noisy ones once more."""
+    """Time all cases whose roofline time at `rates` (FLOP/s, bytes/s) is at most `longest_s`; noisy ones once more.
+
+    Waiting for undisturbed repeats stops where a case is behind its share of `budget_s`, so that a busy machine ends too.
+    """
     clock = device.kernel_clock()
     version = f"torch-{device.torch.__version__}"
     base = {"framework": FRAMEWORK, "version": version, "device": machine}
     found = Findings()
     noisy: list[tuple[int, Case]] = []
-    for case in cases:
+    start = time.monotonic()
+
+    def patient(share: float) -> Effort:
+        late = time.monotonic() - start > budget_s * share
+        return replace(effort, patience_s=effort.seconds) if late else effort
+
+    for number, case in enumerate(cases, 1):
         progress(case.label)
         if max(case.flops / rates[0], case.bytes / rates[1]) > longest_s:
             continue
-        taken = _try(case, device, clock, effort, found)
+        taken = _try(case, device, clock, patient(number / len(cases)), found)
         if taken is None:
             continue
         if taken.noisy or taken.disturbed > 3 * taken.repeats:
             noisy.append((len(found.rows), case))
         found.rows.append(base | case.row | _columns(taken, case))
     for position, case in noisy:
+        if time.monotonic() - start > 1.5 * budget_s:
+            break
         progress(f"again: {case.label}")
-        taken = _try(case, device, clock, effort, found)
+        taken = _try(case, device, clock, patient(1.25), found)
         if taken is not None and taken.dispersion < found.rows[position]["dispersion"]:
             found.rows[position].update(_columns(taken, case))
     return found

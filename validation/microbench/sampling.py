@@ -1,7 +1,7 @@
 """How one thing is timed: warm-up, repeats until enough of them were undisturbed, the median, and how far they scatter.
 
-A repeat during which the system took a processor away (an involuntary context switch of this process) is disturbed; on a
-machine that is shared, medians of the others are what a quiet machine shows. Knows nothing of what it times.
+A repeat during which a thread waited for a processor that the system had taken away is disturbed; on a machine that is
+shared, medians of the others are what a quiet machine shows. Knows nothing of what it times.
 """
 
 from __future__ import annotations
@@ -10,10 +10,15 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 NOISY = 0.25
 """Dispersion from which on a sample does not count."""
+DISTURBED = 0.5
+"""Dispersion of a sample without three undisturbed repeats, at least: all of them may be late by as much."""
+MOST_WAITING = 0.01
+"""Share of a repeat that threads may have waited for a processor without its being disturbed."""
 MIN_REPEAT_S = 100e-6
 """A repeat is made of as many executions as last so long, so that the clock's own time does not count."""
 
@@ -35,14 +40,19 @@ class WallClock:
         """See Clock."""
         if self.synchronize:
             self.synchronize()
-        switches = involuntary_switches()
+        waited, switches = waiting_s(), involuntary_switches()
         start = time.perf_counter()
         for position in range(first, first + count):
             run(position)
         if self.synchronize:
             self.synchronize()
         elapsed = time.perf_counter() - start
-        return elapsed / count, involuntary_switches() != switches
+        if involuntary_switches() == switches:
+            return elapsed / count, False
+        after = waiting_s()
+        if waited is None or after is None:
+            return elapsed / count, True
+        return elapsed / count, after - waited > MOST_WAITING * elapsed
 
 
 class ThreadClock:
@@ -57,6 +67,17 @@ class ThreadClock:
         for position in range(first, first + count):
             run(position)
         return (time.thread_time() - start) / count, False
+
+
+def waiting_s(root: Path = Path("/proc/self/task")) -> float | None:
+    """Seconds that all threads of this process have been ready to run without a processor; None if it is not told."""
+    total = 0.0
+    try:
+        for task in root.iterdir():
+            total += float((task / "schedstat").read_text(encoding="ascii").split()[1]) * 1e-9
+    except (OSError, ValueError, IndexError):
+        return None
+    return total
 
 
 def involuntary_switches() -> int:
@@ -129,8 +150,8 @@ def summary(clean: Sequence[float], dirty: Sequence[float]) -> Sample:
 
     >>> summary([1.0, 1.1, 1.2], [9.0]).seconds
     1.1
-    >>> summary([], [1.0, 1.2, 9.0, 8.0]).repeats
-    2
+    >>> summary([], [1.0, 1.2, 9.0, 8.0]).noisy
+    True
     """
     used = sorted(clean) if len(clean) >= 3 else sorted([*clean, *dirty])[: max(1, (len(clean) + len(dirty) + 1) // 2)]
     median = statistics.median(used)
@@ -138,5 +159,5 @@ def summary(clean: Sequence[float], dirty: Sequence[float]) -> Sample:
     dispersion = (high - low) / median if median > 0.0 else 0.0
     if len(clean) < 3 and dirty:
         everything = sorted([*clean, *dirty])
-        dispersion = max(dispersion, everything[len(everything) // 2] / everything[0] - 1.0)
+        dispersion = max(dispersion, everything[len(everything) // 2] / everything[0] - 1.0, DISTURBED)
     return Sample(median, dispersion, len(used), len(dirty), min([*clean, *dirty]))
