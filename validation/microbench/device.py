@@ -63,7 +63,7 @@ class TorchDevice:
     """As torch writes it: cpu, cuda:0."""
     threads: int
     cold_bytes: float
-    """Weights of one case are spread over at least so many bytes, more than the last cache."""
+    """Weights of one case are spread over so many bytes: a cache keeps part of what is little more than it holds."""
     formats: tuple[str, ...]
     """Number formats multiplied natively."""
     pools: dict[str, Any] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class TorchDevice:
         """The processor, with so many threads."""
         torch.set_num_threads(threads)
         formats = ["fp32", *(name for name, flags in NATIVE.items() if cpu.flags.intersection(flags))]
-        return cls(torch, "cpu", threads, 2.0 * cpu.last_cache_bytes, tuple(formats))
+        return cls(torch, "cpu", threads, min(4.0 * cpu.last_cache_bytes, cpu.memory_bytes / 32), tuple(formats))
 
     @classmethod
     def on_gpu(cls, torch: Any, gpu: Gpu) -> TorchDevice:
@@ -131,7 +131,7 @@ class TorchDevice:
     def copies(self, elements: int, dtype: str) -> int:
         """Copies of an operand that make up the cold bytes; at least two, unless it is as large by itself."""
         size = elements * BYTES[dtype]
-        return max(1, min(256, -int(-self.cold_bytes // size))) if size < self.cold_bytes else 2
+        return max(1, min(1024, -int(-self.cold_bytes // size))) if size < self.cold_bytes else 2
 
     def _pool(self, dtype: str, count: int) -> Any:
         need = max(2 * count, int(self.cold_bytes / BYTES[dtype]) + count)

@@ -24,6 +24,9 @@ from validation.shapes import Numbers
 
 FACTORS = (4.0, 2.0, 1.4, 1.18, 1.08, 1.03)
 """Steps of the search, from coarse to fine."""
+SWITCHES = ("group_limit",)
+"""Ends of the names of numbers that say which kernel runs: no small step leads from one to the other, so that the search
+starts from their lower bound too."""
 PAIR_FACTORS = (4.0, 2.0, 1.4, 1.18)
 """Steps of two parameters at once: a share and the share of a part of it can trade places."""
 ROUNDS = 4
@@ -52,7 +55,8 @@ class Stage:
 
 STAGES = (
     Stage(("elementwise",), (), True, ("elementwise_bandwidth", "cache_bandwidth", "launch")),
-    Stage(("gemm",), (WIDE,), True, ("gemm.", "sharpness", "multicast", "reduction", "saturating_share")),
+    Stage(("gemm",), (), True, ("gemm.", "sharpness", "multicast", "reduction", "saturating_share")),
+    Stage(("gemm",), (WIDE,), False, ("gemm.wide_bandwidth",)),
     Stage(("gemm",), NARROW, False, ("gemm.narrow_compute",)),
     Stage(("context_attention",), (), True, ("attention.",)),
     Stage(("generation_attention",), (), True, ("attention.",)),
@@ -95,9 +99,8 @@ class Fit:
 def fit(table: pd.DataFrame, machine: Machine, engine: Engine, start: Calibration, main: str) -> Fit:
     """Fit `start` to the rows that are not held out, stage by stage. The table's columns are those of `measure`.
 
-    `main` is the number format, as the table names it, that attention, passes and products are fitted in; products
-    in float32 take part, narrower ones only with their own share of the peak: kernels of different formats follow
-    different laws, while a calibration has one.
+    `main` is the number format, as the table names it, that is fitted to; of products in wider and narrower ones, only
+    their own shares are: kernels of different formats follow different laws, while a calibration has one.
     """
     calm = table[table["dispersion"] <= NOISY]
     formats = pd.Series(_formats(calm), index=calm.index)
@@ -113,7 +116,8 @@ def fit(table: pd.DataFrame, machine: Machine, engine: Engine, start: Calibratio
         used = _sensitive(parts, calibration, [p for p in parameters(calibration) if p.key.startswith(stage.keys)])
         if any(parameter.key in found for parameter in used):
             parts += earlier
-        calibration = _search(parts, calibration, used)
+        starts = [calibration, *(replaced(calibration, p, p.low) for p in used if p.key.endswith(SWITCHES))]
+        calibration = min((_search(parts, start, used) for start in starts), key=lambda trial: _loss(parts, trial))
         found |= {parameter.key: parameter for parameter in used}
         earlier = parts
     residuals, ratios = score(calm, machine, engine, calibration, main)
@@ -176,22 +180,22 @@ def _sensitive(parts: Sequence[Rows], calibration: Calibration, candidates: Sequ
     ]
 
 
+def _loss(parts: Sequence[Rows], calibration: Calibration) -> float:
+    """Mean absolute log error of all rows."""
+    errors = [np.abs(np.log(np.maximum(part.seconds(calibration), 1e-9) / part.measured_s)) for part in parts]
+    return float(np.mean(np.concatenate(errors)))
+
+
 def _search(parts: Sequence[Rows], calibration: Calibration, used: Sequence[Parameter]) -> Calibration:
     """The calibration with the least error: coarse looks, then steps of one parameter, then of two at once."""
-    measured = np.concatenate([part.measured_s for part in parts])
-
-    def loss(trial: Calibration) -> float:
-        seconds = np.concatenate([part.seconds(trial) for part in parts])
-        return float(np.mean(np.abs(np.log(np.maximum(seconds, 1e-9) / measured))))
-
-    best = loss(calibration)
+    best = _loss(parts, calibration)
 
     def tried(moves: Sequence[tuple[Parameter, float]]) -> bool:
         nonlocal best, calibration
         trial = calibration
         for parameter, value in moves:
             trial = replaced(trial, parameter, value)
-        error = loss(trial)
+        error = _loss(parts, trial)
         if error >= best - GAIN:
             return False
         best, calibration = error, trial
