@@ -1,7 +1,7 @@
 """Where the shipped and the user's own files are, and which file a name or alias means.
 
 Names match without regard to case, spaces, hyphens and underscores. Folders named in RIDGELINE_PATH (separated as in
-PATH) are searched before the shipped ones; a path to a file is taken as it is.
+PATH), then `ridgeline` in the working directory, are searched before the shipped ones; a path is taken as it is.
 """
 
 from __future__ import annotations
@@ -43,10 +43,18 @@ def normal(name: str) -> str:
 
 def roots() -> list[Path]:
     """Folders that hold `hardware/` and `workloads/`: the user's own first, then the shipped one."""
-    own = [Path(part) for part in os.environ.get("RIDGELINE_PATH", "").split(os.pathsep) if part]
+    *own, local = own_roots()
+    if local.is_dir():
+        own.append(local)
     package = Path(__file__).resolve().parent
     installed = package / "_data"
     return [*own, installed if installed.is_dir() else package.parent]
+
+
+def own_roots() -> list[Path]:
+    """Folders for the user's own files, whether they exist or not: those of RIDGELINE_PATH, then ./ridgeline."""
+    named = [Path(part) for part in os.environ.get("RIDGELINE_PATH", "").split(os.pathsep) if part]
+    return [*named, Path("ridgeline").absolute()]
 
 
 def files(kind: Kind) -> Iterator[Path]:

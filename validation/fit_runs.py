@@ -1,4 +1,4 @@
-"""Fits what single kernels cannot show to whole runs: `python -m validation.fit_runs --device mi300x --engine vllm KNOB ...`.
+"""Fits what single kernels cannot show to whole runs: `python -m validation.fit_runs --device D --engine E KNOB ...`.
 
 Host time, waiting and how far a stack's kernels reach, from static batches of the end-to-end table; whole models are held
 out. A knob is a key of a calibration (`gemm.compute`, of all engines) or `engine.FIELD`, with its bounds: KEY=LOW:HIGH.

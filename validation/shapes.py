@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from simulator import catalog
 from simulator.graph.architecture import LatentAttention, MixtureOfExperts
-from simulator.graph.counts import TOKENS, all_reduce, attend, linear
+from simulator.graph.counts import TOKENS, all_reduce, attend, elementwise, linear
 from simulator.graph.latent import latent_attention_ops
 from simulator.graph.op import Graph, Op
 from simulator.graph.step import Span
@@ -87,8 +87,17 @@ def _quantized(ops: list[Op], name: str) -> list[Op]:
 
 
 def _gemm(shape: Shape) -> list[Op]:
-    op = linear("gemm", TOKENS, int(shape["n"]), int(shape["k"]), dtype="bf16", block="ffn")
-    return _quantized([op], str(shape["gemm_dtype"]))
+    name = str(shape["gemm_dtype"])
+    plain = {"float32": "fp32", "float16": "fp16"}.get(name)
+    op = linear("gemm", TOKENS, int(shape["n"]), int(shape["k"]), dtype=plain or "bf16", block="ffn")
+    return [op] if plain else _quantized([op], name)
+
+
+def _pass(shape: Shape) -> list[Op]:
+    """One pass over rows of n elements, each read `reads` and written `writes` times."""
+    n, dtype = float(shape["n"]), _dtype(shape["dtype"])
+    reads, writes, flops = (float(shape[name]) * n for name in ("reads", "writes", "flops"))
+    return [elementwise("pass", TOKENS, reads=reads, writes=writes, flops=flops, dtype=dtype)]
 
 
 def _attention(shape: Shape) -> list[Op]:
@@ -209,5 +218,16 @@ COLLECTIVE = Family(
     lambda t: _column(t, "message_size"),
     "elements",
 )
-FAMILIES = {"gemm": GEMM, "context_attention": PREFILL, "generation_attention": DECODE, "moe": EXPERTS}
+ELEMENTWISE = Family(
+    "elementwise",
+    "dtype",
+    ("n", "reads", "writes", "flops", "dtype"),
+    _pass,
+    _flat("m"),
+    lambda t: _column(t, "m") * _column(t, "n"),
+    "elements",
+)
+FAMILIES = {
+    "gemm": GEMM, "context_attention": PREFILL, "generation_attention": DECODE, "moe": EXPERTS, "elementwise": ELEMENTWISE,
+}  # fmt: skip
 """`op_name` -> family, where the name alone tells."""

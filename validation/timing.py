@@ -17,7 +17,8 @@ import pandas as pd
 from simulator.cost.compiled import KERNELS, compile_modules
 from simulator.cost.efficiency import Engine, efficiency, find_calibration
 from simulator.cost.layout import NUM_STATIC, HostRow, LinkRow, Scratch, Tables, UnitRow
-from simulator.cost.table import as_arrays, build_table, link_rows, unit_rows
+from simulator.cost.links import link_rows
+from simulator.cost.table import as_arrays, build_table, unit_rows
 from simulator.errors import SimulatorError, SpecError
 from simulator.graph.op import Graph, Op
 from simulator.mapping.machine import Machine

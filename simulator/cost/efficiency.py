@@ -33,6 +33,8 @@ class Engine:
     graph_prefill: bool
     unfused: frozenset[str]
     norm_kernels: float
+    chains: dict[str, tuple[float, float]]
+    """Name of a small op -> its kernels, and how often they move its bytes."""
     compute_factor: float
     bandwidth_factor: float
     memory_fraction: float
@@ -76,6 +78,7 @@ def _load_engine(path: Path, stamp: int) -> Engine:
         graph_prefill=spec.graph_prefill,
         unfused=frozenset(spec.unfused),
         norm_kernels=spec.norm_kernels.value,
+        chains={name: (chain.kernels.value, chain.passes.value) for name, chain in spec.chains.items()},
         compute_factor=spec.compute_factor.value,
         bandwidth_factor=spec.bandwidth_factor.value,
         memory_fraction=spec.memory_fraction.value,
@@ -120,6 +123,7 @@ IDEAL = Efficiency(*([1.0] * len(Efficiency._fields)))._replace(  # type: ignore
     fill_bytes=0,
     core_bandwidth=1e9,
     reduction_s=0,
+    gemm_floor_s=0,
     prefill=_PREFILL,
     decode=_DECODE,
     single=_DECODE,
@@ -151,6 +155,8 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
         tuned=1.0 if own.tuned else 0.0,
         narrow_tuned=1.0 if own.narrow_tuned else 0.0,
         narrow_compute=(own.narrow_compute or gemm.narrow_compute).value,
+        wide_bandwidth=gemm.wide_bandwidth.value if gemm.wide_bandwidth else 1.0,
+        gemm_floor_s=gemm.floor.value if gemm.floor else 0.0,
         reduction_s=calibration.reduction.value,
         prefill=_prefill(attention.prefill, compute, bandwidth),
         decode=_decode(attention.decode, bandwidth),

@@ -296,14 +296,14 @@ def op_on_unit(
         return max(flops / rate, memory_s, cache_s)
     if op.kind == GEMM:
         active = op.groups
-        floor_s = 0.0
+        floor_s = eff.gemm_floor_s
         load = 1.0
         compute_share = eff.gemm_compute
         stream_share = 1.0
         if op.experts > 0.0:
             tokens = rows / op.top_k
             active = op.groups * (1.0 - (1.0 - min(1.0, op.top_k / op.experts)) ** tokens)
-            floor_s = eff.experts.floor_s
+            floor_s += eff.experts.floor_s
             load = max(1.0, op.experts / op.groups) ** eff.experts.skew
             compute_share *= eff.experts.compute
             stream_share = eff.experts.bandwidth
@@ -318,8 +318,9 @@ def op_on_unit(
             compute = flops * load / (rate * compute_share) + dequantize_s
             record[R_COMPUTE] = compute
             return floor_s + soft_maximum(compute, memory_s / (eff.gemv_bandwidth * stream_share), 0.0, eff.sharpness)
+        stream = eff.gemm_bandwidth * stream_share * (eff.wide_bandwidth if op.weight_bytes > 2.0 else 1.0)
         time, compute, feed = tiled_gemm(
-            m, op, active, unit, rate * compute_share, eff, memory_s / (eff.gemm_bandwidth * stream_share), dequantize_s
+            m, op, active, unit, rate * compute_share, eff, memory_s / stream, dequantize_s
         )
         cache_s = feed
         repeats = math.ceil(m / eff.gemv_rows)

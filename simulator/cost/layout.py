@@ -172,6 +172,8 @@ class Efficiency(NamedTuple):
     fill_bytes: float
     core_bandwidth: float
     narrow_compute: float
+    wide_bandwidth: float
+    gemm_floor_s: float
     tuned: float
     narrow_tuned: float
     reduction_s: float

@@ -7,7 +7,7 @@ format. Built once per scenario family; evaluated at any step.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from simulator.cost.efficiency import Engine
@@ -28,10 +28,11 @@ from simulator.cost.layout import (
     PowerRow,
     UnitRow,
 )
+from simulator.cost.links import link_rows
 from simulator.errors import UnsupportedError
 from simulator.graph.op import BITS, Graph, Op
 from simulator.graph.step import ZERO, Amount
-from simulator.mapping.machine import Interconnect, Machine, Unit
+from simulator.mapping.machine import Machine, Unit
 from simulator.spec.engine import Calibration
 
 _WIDER: dict[str, tuple[str, ...]] = {
@@ -93,7 +94,7 @@ def build_table(
     graph: Graph, machine: Machine, engine: Engine, efficiency: Efficiency, calibration: Calibration
 ) -> Table:
     """The table of a graph's ops, without those that the engine fuses away."""
-    ops = tuple(op for op in graph.ops if is_kernel(op, engine))
+    ops = tuple(as_chain(op, engine) for op in graph.ops if is_kernel(op, engine))
     ideal = engine.ideal
     return Table(
         ops=ops,
@@ -129,8 +130,40 @@ def is_kernel(op: Op, engine: Engine) -> bool:
         return True
     if engine.ideal:
         return False
-    label = op.name.rsplit(".", 1)[-1] if not op.name.rsplit(".", 1)[-1].isdigit() else op.name.rsplit(".", 2)[-2]
-    return "all" in engine.unfused or any(label.endswith(name) for name in engine.unfused)
+    return "all" in engine.unfused or any(_label(op).endswith(name) for name in engine.unfused)
+
+
+def as_chain(op: Op, engine: Engine) -> Op:
+    """The op, or, where an engine runs it as a chain of kernels, one of them: repeated, with its share of the work."""
+    chain = engine.chains.get(_chain(op, engine))
+    if chain is None:
+        return op
+    kernels, passes = chain
+    return replace(
+        op,
+        tensors=tuple(
+            replace(t, read=t.read * (passes / kernels), write=t.write * (passes / kernels)) for t in op.tensors
+        ),
+        flops=op.flops * (1.0 / kernels),
+        repeat=op.repeat * kernels,
+    )
+
+
+def _chain(op: Op, engine: Engine) -> str:
+    """The name in the engine's chains that an elementwise op ends with; empty if there is none."""
+    if op.kind != "elementwise" or not engine.chains:
+        return ""
+    return next((name for name in engine.chains if _label(op).endswith(name)), "")
+
+
+def _label(op: Op) -> str:
+    """The op's own name, without its block before it and its number behind it.
+
+    >>> _label(Op("b1.norm.0", "elementwise", ()))
+    'norm'
+    """
+    parts = [part for part in op.name.split(".") if not part.isdigit()]
+    return parts[-1] if parts else op.name
 
 
 def usable_dtype(dtype: str, unit: Unit) -> str | None:
@@ -159,7 +192,7 @@ def check_runnable(table: Table, graph: Graph, machine: Machine) -> None:
 
 def _op_row(op: Op, engine: Engine) -> OpRow:
     kernels = 1.0
-    if op.kind == "elementwise" and op.block in ("norm", "head") and not op.fused:
+    if op.kind == "elementwise" and op.block in ("norm", "head") and not op.fused and not _chain(op, engine):
         kernels = engine.norm_kernels
     span = op.span
     input_bytes = next((t.bytes_per_element for t in op.tensors if t.role == "activation" and t.read != ZERO), 2.0)
@@ -276,21 +309,6 @@ def unit_rows(machine: Machine, engine: Engine, calibration: Calibration) -> lis
     return [_unit_row(unit, machine, 0.0 if engine.ideal else launch_s) for unit in machine.units]
 
 
-def link_rows(ops: Sequence[Op], machine: Machine, engine: Engine, calibration: Calibration) -> list[LinkRow]:
-    """The link of each op, with the calibrated share and latency; meaningful for collectives."""
-    return [_link_row(op, machine, engine, *_link_efficiency(op, engine, calibration)) for op in ops]
-
-
-def _link_efficiency(op: Op, engine: Engine, calibration: Calibration) -> tuple[float, float]:
-    """Share of the bandwidth and least latency: of kernels made for all-reduce, or of the library that does the rest."""
-    if engine.ideal:
-        return 1.0, 0.0
-    library = calibration.library
-    if library and op.collective in ("all_gather", "reduce_scatter", "all_to_all"):
-        return library.bandwidth.value, library.latency.value
-    return calibration.link_bandwidth.value, calibration.link_latency.value if calibration.link_latency else 0.0
-
-
 def _unit_row(unit: Unit, machine: Machine, launch_s: float | None) -> UnitRow:
     vector = max(
         (
@@ -316,20 +334,6 @@ def _unit_row(unit: Unit, machine: Machine, launch_s: float | None) -> UnitRow:
         cache_bytes=last.capacity_bytes if last else 0.0,
         cache_joules_per_byte=(last.joules_per_byte or 0.0) if last else 0.0,
         launch_s=unit.launch_s if launch_s is None else launch_s,
-    )
-
-
-def _link_row(op: Op, machine: Machine, engine: Engine, share: float, latency_s: float) -> LinkRow:
-    if op.kind != "collective":
-        return LinkRow(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    link = machine.interconnect(op.groups) or Interconnect("none", 0.0, 0.0, 0.0, "switch", 1.0)
-    return LinkRow(
-        bytes_per_s=link.bytes_per_s * share,
-        latency_s=max(link.latency_s, latency_s) + engine.collective_wait_s,
-        half_bandwidth_bytes=0.0 if engine.ideal else link.half_bandwidth_bytes,
-        joules_per_byte=link.joules_per_byte,
-        one_shot=1.0 if (engine.one_shot or engine.ideal) and link.topology in ("switch", "mesh") else 0.0,
-        ring=1.0 if link.topology in ("ring", "bus") else 0.0,
     )
 
 

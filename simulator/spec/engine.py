@@ -15,6 +15,14 @@ from simulator.spec.loader import Spec
 from simulator.spec.quantity import Count, EnergyPerByte, Fraction, Size, Time
 
 
+class Chain(Spec):
+    """A small op that an engine runs as several kernels, one after another."""
+
+    kernels: Count
+    passes: Count
+    """Times that the op's own reads and writes are made, all its kernels together."""
+
+
 class EngineSpec(Spec):
     """An inference engine."""
 
@@ -44,6 +52,9 @@ class EngineSpec(Spec):
     """Names of small ops (rope, activation, residual, qk_norm, ...) that are kernels of their own; `all` for every one."""
     norm_kernels: Count
     """Kernels that one norm takes (1 where it is fused with the residual sum)."""
+    chains: dict[str, Chain] = Field(default_factory=dict)
+    """Small ops (norm, rope, activation, ...; a name ends with this) that are chains of kernels, each reading and writing
+    its tensors. For norms, in place of `norm_kernels`."""
     compute_factor: Fraction
     """Share of the calibrated GEMM and attention rates that its kernels reach."""
     bandwidth_factor: Fraction
@@ -85,6 +96,11 @@ class GemmEfficiency(Spec):
     """Most that one core takes in from the last cache, over its even share of that cache's bandwidth; 1000 for no limit."""
     narrow_compute: Fraction
     """Share of `compute` that products of operands of 8 bits or fewer keep (wider sums, power); 1 for all of it."""
+    wide_bandwidth: Fraction | None = None
+    """Share of `bandwidth` that products of operands of more than 16 bits keep, where libraries copy such weights into
+    another layout at each call; 1 where it is not given."""
+    floor: Time | None = None
+    """Shortest time of a product besides its launch (choosing a kernel, forking threads); 0 where it is not given."""
 
 
 class PrefillEfficiency(Spec):

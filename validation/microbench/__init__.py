@@ -1,0 +1,1 @@
+"""Measurements on the machine at hand, and the device file and calibration made from them."""
