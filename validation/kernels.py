@@ -16,12 +16,15 @@ import pandas as pd
 
 from simulator.cost.compiled import compile_modules
 from simulator.cost.efficiency import Engine, efficiency, find_calibration, load_engine
+from simulator.cost.interval import Founding, interval_table
 from simulator.cost.layout import NUM_STATIC, HostRow, Scratch, Tables
 from simulator.cost.table import as_arrays, build_table
 from simulator.errors import SimulatorError, SpecError, UnknownNameError
 from simulator.graph.op import Graph, Op
 from simulator.mapping.machine import Machine, load_machine
 from simulator.mapping.place import Need, Placer, Policy
+from simulator.spec.engine import Calibration
+from simulator.spec.interval import Tag
 from validation.score import score, score_by
 from validation.shapes import COLLECTIVE, Family, Numbers, family_of
 
@@ -30,7 +33,9 @@ CLASSES = (16.0, 128.0, 1024.0, 8192.0, 65536.0, 1048576.0)
 """Upper ends of the size classes."""
 ROW = (
     "table", "row", "hardware", "framework", "op", "dtype", "size", "size_class", "measured", "predicted", "low", "high",
+    "ideal", "tag",
 )  # fmt: skip
+Calibrate = Callable[[Machine], Calibration]
 SKIPPED = {
     "zero": "latency is 0",
     "wideep": "experts spread over nodes: tokens per rank are not stated",
@@ -45,23 +50,42 @@ class Comparison:
     total: int
     unresolved: Counter[str] = field(default_factory=Counter)
 
-    def to_dict(self) -> dict[str, Any]:
+    def baseline(self) -> pd.DataFrame:
+        """The same rows with the speed of light in place of the prediction."""
+        return self.rows.assign(predicted=self.rows["ideal"], low=float("nan"), high=float("nan"))
+
+    def to_dict(self, baseline: bool = False) -> dict[str, Any]:
         """The JSON form."""
-        rows = self.rows
+        found = _summary(self.rows)
+        if baseline:
+            found["baseline"] = {"engine": "ideal"} | _summary(self.baseline())
         return {
             "rows": self.total,
-            "resolved": len(rows),
-            "metrics": {str(op): score(group) for op, group in rows.groupby("op", observed=True)},
-            "by": score_by(rows, KEYS),
-            "by_size": score_by(rows, (*KEYS, "size_class")),
+            "resolved": len(self.rows),
+            **found,
             "unresolved": [{"reason": reason, "rows": count} for reason, count in self.unresolved.most_common()],
         }
 
 
+def _summary(rows: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "metrics": {str(op): score(group) for op, group in rows.groupby("op", observed=True)},
+        "by": score_by(rows, KEYS),
+        "by_size": score_by(rows, (*KEYS, "size_class")),
+    }
+
+
 def compare(
-    tables: Iterable[tuple[str, pd.DataFrame]], count: int = 0, progress: Callable[[int, int], None] | None = None
+    tables: Iterable[tuple[str, pd.DataFrame]],
+    count: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    calibrate: Calibrate = find_calibration,
+    baseline: bool = False,
 ) -> Comparison:
-    """Predict every row of the (name, table) pairs; `progress` is called with the tables done and `count`."""
+    """Predict every row of the (name, table) pairs; `progress` is called with the tables done and `count`.
+
+    `calibrate` finds the calibration of a machine; with `baseline`, the column `ideal` is filled.
+    """
     found: list[pd.DataFrame] = []
     unresolved: Counter[str] = Counter()
     total = 0
@@ -82,7 +106,7 @@ def compare(
             if len(timed) < len(part):
                 unresolved[SKIPPED["zero"]] += len(part) - len(timed)
             if len(timed):
-                frame, lost = _predicted(timed, str(device), str(framework), family)
+                frame, lost = _predicted(timed, str(device), str(framework), family, calibrate, baseline)
                 unresolved.update(lost)
                 found.append(frame.assign(table=name))
         if progress is not None:
@@ -93,7 +117,9 @@ def compare(
     return Comparison(rows[list(ROW)], total, unresolved)
 
 
-def _predicted(table: pd.DataFrame, device: str, framework: str, family: Family) -> tuple[pd.DataFrame, Counter[str]]:
+def _predicted(
+    table: pd.DataFrame, device: str, framework: str, family: Family, calibrate: Calibrate, baseline: bool
+) -> tuple[pd.DataFrame, Counter[str]]:
     """The rows of one device, framework and family with their predictions, and the reasons of those without."""
     lost: Counter[str] = Counter()
     try:
@@ -126,8 +152,16 @@ def _predicted(table: pd.DataFrame, device: str, framework: str, family: Family)
     table, which = table[~bad], which[~bad]
     if not len(table):
         return pd.DataFrame(columns=list(ROW)), lost
-    seconds = _seconds(machine, engine, ops, first[which], last[which], np.column_stack(family.step(table)))
-    calibration = find_calibration(machine)
+    calibration = calibrate(machine)
+    places = first[which], last[which], np.column_stack(family.step(table))
+    seconds = _seconds(machine, engine, calibration, ops, *places)
+    ideal = (
+        _seconds(machine, replace(load_engine("ideal"), one_shot=engine.one_shot), calibration, ops, *places)
+        if baseline
+        else np.nan
+    )
+    tag: Tag = "in-grid" if machine.device in calibration.devices else "transferred"
+    founding = Founding(tag if calibration.tag == "in-grid" else calibration.tag, "measured")
     size = family.size(table)
     frame = pd.DataFrame({
         "row": table["row"].to_numpy(),
@@ -139,9 +173,13 @@ def _predicted(table: pd.DataFrame, device: str, framework: str, family: Family)
         "size_class": _classes(size, family.size_unit),
         "measured": table["latency"].to_numpy(np.float64) * 1e-3,
         "predicted": seconds,
-        "low": seconds * calibration.interval_low.value,
-        "high": seconds * calibration.interval_high.value,
+        "ideal": ideal,
+        "tag": founding.tag,
     })  # fmt: skip
+    ratios = interval_table()
+    between = {op: ratios.ratio(f"kernel {op}", founding) or (np.nan, np.nan) for op in frame["op"].unique()}
+    for name, end in (("low", 0), ("high", 1)):
+        frame[name] = frame["predicted"] * frame["op"].map({op: pair[end] for op, pair in between.items()})
     failed = seconds < 0.0
     if failed.any():
         lost["no unit can run it"] += int(failed.sum())
@@ -176,9 +214,10 @@ def _classes(size: Numbers, unit: str) -> Any:
     return np.array(names, dtype=object)[np.searchsorted(CLASSES, size, side="left")]
 
 
-def _seconds(machine: Machine, engine: Engine, ops: list[Op], first: Any, last: Any, steps: Numbers) -> Numbers:
+def _seconds(
+    machine: Machine, engine: Engine, calibration: Calibration, ops: list[Op], first: Any, last: Any, steps: Numbers
+) -> Numbers:
     """Seconds of the ops `first` to `last` of every row; -1 where no unit can run them."""
-    calibration = find_calibration(machine)
     rates = efficiency(machine, engine, calibration)
     table = build_table(Graph("kernels", tuple(ops)), machine, engine, rates, calibration)
     kept = np.zeros(len(ops) + 1, np.int64)
