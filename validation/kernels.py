@@ -27,6 +27,7 @@ from simulator.spec.engine import Calibration
 from simulator.spec.interval import Tag
 from validation.score import score, score_by
 from validation.shapes import COLLECTIVE, Family, Numbers, family_of
+from validation.torch_shapes import torch_family
 
 KEYS = ("hardware", "framework", "op", "dtype")
 CLASSES = (16.0, 128.0, 1024.0, 8192.0, 65536.0, 1048576.0)
@@ -97,7 +98,7 @@ def compare(
             unresolved["no columns device, framework and op_name"] += len(table)
             continue
         for (device, framework, op), part in numbered.groupby(keys, sort=False):
-            family = family_of(part)
+            family = family_of(part) or torch_family(part)
             if family is None:
                 reason = "no latency" if "latency" not in part.columns else f"op '{op}'"
                 unresolved[SKIPPED["wideep"] if str(op).startswith(("wideep_moe", "moe_")) else reason] += len(part)

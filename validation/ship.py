@@ -22,6 +22,8 @@ RUN_COLUMNS = frozenset({
     "framework", "version", "device", "kernel_source", "latency", "power", "power_limit", "backend", "implementation",
 })  # fmt: skip
 """Columns that are not part of a shape."""
+OPERATORS = {"dataset__test__": ("bmm", "linear", "elem", "ln", "softmax"), "dataset_amd__train__": ("elem", "ln", "softmax")}
+"""Tables of single operators in fp32: MI100 has only the second set."""
 TABLES = ("gemm", "attention", "moe", "mla", "comm")
 
 
@@ -35,6 +37,23 @@ def kept(table: pd.DataFrame, modulus: int) -> pd.DataFrame:
     columns = sorted(name for name in table.columns if name not in RUN_COLUMNS)
     text = table[columns].astype(str).agg("|".join, axis=1)
     return table[[zlib.crc32(row.encode()) % modulus == 0 for row in text]]
+
+
+def operators(folder: Path) -> pd.DataFrame:
+    """Single operators of PyTorch in fp32, thinned as the others, with the columns that `validation.torch_shapes` reads."""
+    found = []
+    for prefix, names in OPERATORS.items():
+        for name in names:
+            table = read_table(folder / f"{prefix}{name}.parquet")
+            table = table.rename(columns={"Latency": "latency", "Device": "device", "OPName": "op_name"})
+            made = table[["device", "op_name", "latency"]].assign(framework="PyTorch", dtype="float32")
+            product = "M" in table.columns
+            made["rows"] = table["B"] * table["M"] if product else table["B"]
+            made["groups"] = table["B"] if name == "bmm" else 1
+            for column, source in (("n", "N"), ("k", "K"), ("width", "H")):
+                made[column] = table[source] if source in table.columns else 0
+            found.append(kept(made, MODULUS))
+    return pd.concat(found, ignore_index=True)
 
 
 def main(end_to_end: Path, kernels: Path) -> None:
@@ -54,6 +73,10 @@ def main(end_to_end: Path, kernels: Path) -> None:
         target = KERNELS / path.parent.name / path.name
         target.parent.mkdir(exist_ok=True)
         small.to_parquet(target, index=False, compression="zstd")
+    if (kernels / "neusight").is_dir():
+        target = KERNELS / "pytorch_fp32" / "ops.parquet"
+        target.parent.mkdir(exist_ok=True)
+        operators(kernels / "neusight").to_parquet(target, index=False, compression="zstd")
 
 
 if __name__ == "__main__":
