@@ -191,7 +191,10 @@ def quantiles(rows: pd.DataFrame) -> dict[Key, Quantiles]:
         tagged = (rows["tag"] == tag).to_numpy()
         for of_ideal in (False, True):
             alike = rows[tagged & (ideal == of_ideal)]
-            columns = {name: alike[name].to_numpy() for name in ("metric", "constants", "regime", "residual", "assumed_lengths", *CELLS)}
+            columns = {
+                name: alike[name].to_numpy()
+                for name in ("metric", "constants", "regime", "residual", "assumed_lengths", *CELLS)
+            }
             for regime in sorted(set(columns["regime"])):
                 for metric in METRICS:
                     for engine in ENGINES[2:] if of_ideal else ENGINES[:2]:
@@ -268,7 +271,9 @@ def inside(rows: pd.DataFrame, table: dict[Key, Quantiles]) -> pd.Series:
 def held_out(rows: pd.DataFrame, by: str) -> pd.DataFrame:
     """The rows with a column `inside`: each in an interval from rows that share neither its device nor its chip (`by` device),
     or not its model (`by` model)."""
-    group = rows["device"].map({name: chip(name) for name in rows["device"].unique()}) if by == "device" else rows["model"]
+    group = (
+        rows["device"].map({name: chip(name) for name in rows["device"].unique()}) if by == "device" else rows["model"]
+    )
     parts = [part.assign(inside=inside(part, quantiles(rows[group != name]))) for name, part in rows.groupby(group)]
     return pd.concat(parts)
 
@@ -318,7 +323,8 @@ def file_text(rows: pd.DataFrame, kernels: residuals.Kernels, date: datetime.dat
         for (metric, tag, engine, regime), found in sorted(quantiles(groups).items(), key=_order)
     ]
     ratios += [
-        _record(f"kernel {op}", tag, "measured", "static", found) for (op, tag), found in kernel_quantiles(kernels).items()
+        _record(f"kernel {op}", tag, "measured", "static", found)
+        for (op, tag), found in kernel_quantiles(kernels).items()
     ]
     head = {
         "name": "shipped",

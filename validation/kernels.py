@@ -182,7 +182,10 @@ def _predicted(
     for name, end in (("low", 0), ("high", 1)):
         frame[name] = frame["predicted"] * frame["op"].map({op: pair[end] for op, pair in between.items()})
     failed = seconds <= 0.0
-    for reason, which in (("no unit can run it", seconds < 0.0), ("the op does not run in such a step", seconds == 0.0)):
+    for reason, which in (
+        ("no unit can run it", seconds < 0.0),
+        ("the op does not run in such a step", seconds == 0.0),
+    ):
         if which.any():
             lost[reason] += int(which.sum())
     return frame[~failed], lost

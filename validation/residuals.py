@@ -144,7 +144,9 @@ def as_times(rows: pd.DataFrame) -> pd.DataFrame:
     times = pd.MultiIndex.from_frame(rows[["parameters", "row", "metric"]])
     twin = pd.MultiIndex.from_arrays([rows["parameters"], rows["row"], stated.fillna("")])
     repeated = stated.notna() & twin.isin(times)
-    kept = rows[~repeated].assign(residual=log_ratio(rows[~repeated]), ideal_residual=log_ratio(rows[~repeated], "ideal"))
+    kept = rows[~repeated].assign(
+        residual=log_ratio(rows[~repeated]), ideal_residual=log_ratio(rows[~repeated], "ideal")
+    )
     kept["metric"] = stated[~repeated].fillna(rows["metric"][~repeated])
     return kept[~kept.duplicated(["parameters", "row", "metric"])]
 

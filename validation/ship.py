@@ -22,7 +22,10 @@ RUN_COLUMNS = frozenset({
     "framework", "version", "device", "kernel_source", "latency", "power", "power_limit", "backend", "implementation",
 })  # fmt: skip
 """Columns that are not part of a shape."""
-OPERATORS = {"dataset__test__": ("bmm", "linear", "elem", "ln", "softmax"), "dataset_amd__train__": ("elem", "ln", "softmax")}
+OPERATORS = {
+    "dataset__test__": ("bmm", "linear", "elem", "ln", "softmax"),
+    "dataset_amd__train__": ("elem", "ln", "softmax"),
+}
 """Tables of single operators in fp32: MI100 has only the second set."""
 TABLES = ("gemm", "attention", "moe", "mla", "comm")
 

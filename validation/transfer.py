@@ -124,7 +124,9 @@ def kernel_heldouts() -> list[HeldOut]:
         for donors in (kin, strangers):
             if donors:
                 label = " and ".join(donors)
-                found.append(HeldOut(f"{device} from {label}", calibration_from(donors, label), frozenset({device}), {}))
+                found.append(
+                    HeldOut(f"{device} from {label}", calibration_from(donors, label), frozenset({device}), {})
+                )
     return found
 
 
