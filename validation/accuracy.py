@@ -7,7 +7,7 @@ Every number is computed here from the tables; `make accuracy` runs it after the
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ ROOF = ("roofline MAPE", "median", "bias")
 
 
 def by_group(rows: pd.DataFrame, keys: Sequence[str], inside: bool = True) -> list[list[str]]:
-    """A row per group with the same rows at the speed of light; groups of fewer than `FEW` values in one row per last key."""
+    """A row per group, with the same rows at the speed of light; groups of fewer than `FEW` values together, by last key."""
     sizes = rows.groupby(list(keys))["residual"].transform("size")
     found = []
     for names, part in rows[sizes >= FEW].groupby(list(keys), sort=True):
@@ -136,7 +136,7 @@ def kernel_residuals(kernels: pd.DataFrame) -> pd.DataFrame:
 
 def unfitted_products(kernels: pd.DataFrame) -> pd.DataFrame:
     """The bf16 products whose weight shapes no fit has seen."""
-    folders = {device: folder for device, folder in transfer.TABLES.items()}
+    folders = transfer.TABLES
     chosen = kernels[(kernels["op"] == "gemm") & (kernels["dtype"] == "bfloat16") & kernels["hardware"].isin(folders)]
     parts = []
     for (hardware, name), part in chosen.groupby(["hardware", chosen["table"].astype(str)], observed=True):
@@ -167,7 +167,8 @@ def goals(runs: Runs, kernels: pd.DataFrame, other: pd.DataFrame) -> list[list[s
         ("the same with parameters of the other architecture, median", 0.15, errors(heldout["residual"])["median"]),
         ("energy per token, static batches, median", 0.15,
          errors(energy[energy["regime"] == "static"]["residual"])["median"]),
-        ("energy per token, steady serving, median", 0.15, errors(energy[energy["regime"] == "steady"]["residual"])["median"]),
+        ("energy per token, steady serving, median", 0.15,
+         errors(energy[energy["regime"] == "steady"]["residual"])["median"]),
     ]  # fmt: skip
     return [[text, pct(goal), pct(found), "yes" if found <= goal else "no"] for text, goal, found in rows]
 
@@ -214,7 +215,7 @@ def heldout_kernels(kernels: pd.DataFrame, other: pd.DataFrame) -> list[list[str
     found = []
     own = kernels.groupby(["hardware", "op", "dtype"])["residual"]
     for (device, name, op, dtype), part in other.groupby(["hardware", "parameters", "op", "dtype"], sort=True):
-        if op in PRODUCTS and dtype in ("bfloat16", "fp8") or op == "all_reduce":
+        if (op in PRODUCTS and dtype in ("bfloat16", "fp8")) or op == "all_reduce":
             shipped = errors(own.get_group((device, op, dtype)))
             cells = _cells(part["residual"])
             found.append(
@@ -241,6 +242,8 @@ def oddities(rows: pd.DataFrame) -> list[list[str]]:
     shipped = rows[rows["parameters"] == residuals.SHIPPED]
     impossible = shipped[shipped["below_speed_of_light"]]
     chunk = runs["notes"].fillna("").str.contains("prompt chunk")
+    unstated = int(shipped[shipped["assumed_lengths"]]["row"].nunique())
+    crowded = int(shipped[~shipped["fits"].astype(bool)]["row"].nunique())
     one = chunk & runs["notes"].fillna("").str.contains("reported batch 1 is")
     return [
         [f"{impossible['row'].nunique():,} runs", "more than 2% faster, or with less energy, than datasheet rates allow: "
@@ -248,11 +251,11 @@ def oddities(rows: pd.DataFrame) -> list[list[str]]:
                      .value_counts().items())],
         [f"{early:,} runs", "a latency below 80% of what TTFT and TPOT of the same row add up to: sequences ended early; "
          "latency, throughput and power are left out"],
-        [f"{int(shipped[shipped['assumed_lengths']]['row'].nunique()):,} runs", "no stated lengths; 300 tokens in and out are "
+        [f"{unstated:,} runs", "no stated lengths; 300 tokens in and out are "
          "assumed, and only decode, power and energy are compared"],
-        [f"{int(chunk.sum()):,} runs", f"llama.cpp: the table's batch was the prompt chunk of one sequence; {int(one.sum())} with a "
-         "chunk of 1 token process the prompt token by token, which is not predicted"],
-        [f"{int(shipped[~shipped['fits'].astype(bool)]['row'].nunique()):,} runs", "the caches of the whole batch do not fit at once "
+        [f"{int(chunk.sum()):,} runs", "llama.cpp: the table's batch was the prompt chunk of one sequence; "
+         f"{int(one.sum())} with a chunk of 1 token process the prompt token by token, which is not predicted"],
+        [f"{crowded:,} runs", "the caches of the whole batch do not fit at once "
          "by our count; predicted in turns"],
     ]  # fmt: skip
 
@@ -284,9 +287,11 @@ def run_sections(runs: Runs, rows: pd.DataFrame) -> list[str]:
         wording.STEADY, table(head, by_group(runs.steady, three)),
         wording.SIZES, table(("engine", "metric", "batch", "context", *NUMBERS, "in 90%", *ROOF),
                              by_group(sizes, ["framework", "metric", "batch_class", "context_class"])),
-        wording.HELD_OUT, table(("hardware", "engine", "parameters from", *NUMBERS, "shipped median", *ROOF), heldout_runs(runs)),
+        wording.HELD_OUT,
+        table(("hardware", "engine", "parameters from", *NUMBERS, "shipped median", *ROOF), heldout_runs(runs)),
         wording.INTERVALS, table(("metric", "tag", "low", "high", "cells", "values", "pooled"), interval_rows(runs)),
-        wording.COVERAGE, table(("batches", "tag", "unseen models", "unseen devices", "cells", "values"), coverage_rows(runs)),
+        wording.COVERAGE,
+        table(("batches", "tag", "unseen models", "unseen devices", "cells", "values"), coverage_rows(runs)),
         wording.COVERAGE_METRIC,
         table(("batches", "tag", "metric", "held out", "in 90%", "of rows", "cells", "values"), coverage_metrics(runs)),
     ]  # fmt: skip
@@ -321,20 +326,17 @@ def coverage_metrics(runs: Runs) -> list[list[str]]:
     found = []
     for by, tags in (("model", TAGS[:2]), ("device", TAGS[2:])):
         part = runs.coverage_by[by]
-        for row in conformal.coverage(part[part["tag"].isin(tags)], ("regime", "tag", "metric")).itertuples():
-            found.append(
-                [
-                    row.regime,
-                    row.tag,
-                    row.metric,
-                    f"{by}s",
-                    pct(row.coverage),
-                    pct(row.of_rows),
-                    row.cells,
-                    f"{row.n:,}",
-                ]
-            )
+        known = conformal.coverage(part[part["tag"].isin(tags)], ("regime", "tag", "metric"))
+        found += [
+            [row.regime, row.tag, row.metric, f"{by}s", pct(row.coverage), pct(row.of_rows), row.cells, f"{row.n:,}"]
+            for row in known.itertuples()
+        ]
     return found
+
+
+def _size_order(name: str) -> tuple[bool, int]:
+    """`<= 16 rows` before `<= 128 rows`, and `> 128 rows` last."""
+    return name[0] == ">", int(name.split()[1])
 
 
 def kernel_sections(own: pd.DataFrame, other: pd.DataFrame) -> list[str]:
@@ -342,13 +344,12 @@ def kernel_sections(own: pd.DataFrame, other: pd.DataFrame) -> list[str]:
     head = ("hardware", "engine", "op", "dtype", *NUMBERS, *ROOF)
     keys = ["hardware", "framework", "op", "dtype"]
     sized = own[own["op"].isin(PRODUCTS) & (own["dtype"] == "bfloat16")]
-    order: Callable[[str], tuple[bool, int]] = lambda name: (name[0] == ">", int(name.split()[1]))
     return [
         wording.BAD_KERNELS, table(("op", "dtype", *NUMBERS, *ROOF), worst(own, ["op", "dtype"])),
         wording.KERNELS, table(head, by_group(own, keys, inside=False)),
         wording.KERNEL_SIZES,
         table(("op", "hardware", "size", *NUMBERS, *ROOF),
-              sorted(by_group(sized, ["op", "hardware", "size_class"], inside=False), key=lambda r: (r[0], r[1], order(r[2])))),
+              sorted(by_group(sized, ["op", "hardware", "size_class"], inside=False), key=lambda r: (r[0], r[1], _size_order(r[2])))),
         wording.KERNELS_HELD_OUT,
         table(("hardware", "op", "dtype", "parameters from", *NUMBERS, "shipped MAPE", "median"), heldout_kernels(own, other)),
     ]  # fmt: skip

@@ -15,6 +15,7 @@ import pandas as pd
 from simulator.errors import ScenarioError
 from simulator.views.chart import PALETTE
 from simulator.views.export import write_figure
+from validation.endtoend import ASSUMED_TOKENS
 
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x")
 OTHER = "#B0B0B0"
@@ -39,8 +40,8 @@ def run_points(rows: pd.DataFrame) -> pd.DataFrame:
     times = rows[rows["metric"].isin(TIMES)]
     chosen = times[~times["steady"].astype(bool)]
     chosen = chosen if len(chosen) else times
-    tokens = chosen["input_len"].astype(float).fillna(0.0) + chosen["output_len"].astype(float).fillna(0.0)
-    size = chosen["batch"].astype(float).clip(lower=1.0).fillna(1.0) * tokens.clip(lower=1.0)
+    tokens = sum(chosen[name].astype(float).fillna(ASSUMED_TOKENS) for name in ("input_len", "output_len"))
+    size = chosen["batch"].astype(float).clip(lower=1.0).fillna(1.0) * tokens
     return _points(chosen, size, chosen["metric"].astype(str))
 
 

@@ -83,7 +83,7 @@ class Table:
         key = FAMILY.get(metric, metric)
         for constants in (founding.engine, "any"):
             for when in (regime, "static"):
-                known = self.ratios.get((key, founding.tag, constants, when))  # type: ignore[arg-type]
+                known = self.ratios.get((key, founding.tag, constants, when))
                 if known is not None:
                     return known
         return None

@@ -61,12 +61,13 @@ def _browse(figure: Any, form: str) -> bytes:
             raise UnsupportedError(
                 f"{form.upper()} with {browser}, which did not finish", ["--out FILE.html"]
             ) from None
+        content = b""
         if form == "svg":
             drawn = re.search(r'<pre id="picture">(.*?)</pre>', done.stdout, re.DOTALL)
-            found = unquote(drawn[1]).encode() if drawn else b""
-        else:
-            found = picture.read_bytes() if picture.exists() else b""
-        if not found:
+            content = unquote(drawn[1]).encode() if drawn else b""
+        elif picture.exists():
+            content = picture.read_bytes()
+        if not content:
             reason = done.stderr.strip().splitlines()[-1:] or ["no output"]
             raise UnsupportedError(f"{form.upper()} with {browser} ({reason[0]})", ["--out FILE.html"])
-        return found
+        return content
