@@ -7,10 +7,8 @@ Every number is computed here from the tables; `make accuracy` runs it after the
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,18 +17,14 @@ from simulator import catalog
 from simulator.spec.engine import Calibration, EngineSpec
 from simulator.spec.interval import TAGS
 from simulator.spec.loader import load
-from validation import conformal, origins, residuals, transfer, wording
+from validation import conformal, interval_file, origins, residuals, transfer, wording
+from validation.groups import FEW, NUMBERS, ROOF, by_group, cells_of, errors, pct, table, worst
 from validation.quantities import ended_early
 from validation.tables import END_TO_END, KERNELS, read_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "accuracy.md"
 PICTURES = ROOT / "docs" / "images"
-FEW = 8
-"""Groups of fewer values are taken together."""
-BAD = 0.30
-"""A median error beyond this is named at the top of the page."""
-SMALL = 20
 PRODUCTS = ("gemm", "attention_prefill", "attention_decode")
 
 
@@ -61,68 +55,6 @@ def runs_of(rows: pd.DataFrame) -> Runs:
     twin = static.set_index(["row", "metric"])["residual"]
     joined = other.join(twin.rename("shipped"), on=["row", "metric"])
     return Runs(static, shipped[shipped["regime"] == "steady"], joined, by, conformal.quantiles(groups))
-
-
-def errors(residual: pd.Series) -> dict[str, float]:
-    """n, MAPE, median absolute error and bias of predictions whose ln(measured / predicted) this is.
-
-    >>> {name: round(value, 3) for name, value in errors(pd.Series([0.0, np.log(2.0)])).items()}
-    {'n': 2, 'mape': 0.25, 'median': 0.25, 'bias': -0.25}
-    """
-    error = np.expm1(-residual.to_numpy(float))
-    if not len(error):
-        return {"n": 0, "mape": np.nan, "median": np.nan, "bias": np.nan}
-    return {
-        "n": len(error),
-        "mape": float(np.mean(np.abs(error))),
-        "median": float(np.median(np.abs(error))),
-        "bias": float(np.median(error)),
-    }
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table; columns of numbers to the right."""
-    body = [[str(cell) for cell in row] for row in rows]
-    if not body:
-        return "None.\n"
-    numeric = [all(row[i][:1] in "+-.0123456789 " for row in body) for i in range(len(head))]
-    lines = ["| " + " | ".join(head) + " |", "|" + "|".join("---:" if right else "---" for right in numeric) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in body)]) + "\n"
-
-
-def pct(value: float, signed: bool = False) -> str:
-    """A fraction as percent."""
-    if value is None or value != value:
-        return ""
-    digits = 1 if abs(value) < 0.1 else 0
-    return f"{value * 100:+.{digits}f}%" if signed else f"{value * 100:.{digits}f}%"
-
-
-def _cells(residual: pd.Series, ideal: pd.Series | None = None, inside: pd.Series | None = None) -> list[str]:
-    own = errors(residual)
-    cells = [f"{own['n']:,}", pct(own["mape"]), pct(own["median"]), pct(own["bias"], signed=True)]
-    if inside is not None:
-        cells.append(pct(float(inside.mean())))
-    if ideal is not None:
-        roof = errors(ideal)
-        cells += [pct(roof["mape"]), pct(roof["median"]), pct(roof["bias"], signed=True)]
-    return cells
-
-
-NUMBERS = ("n", "MAPE", "median", "bias")
-ROOF = ("roofline MAPE", "median", "bias")
-
-
-def by_group(rows: pd.DataFrame, keys: Sequence[str], inside: bool = True) -> list[list[str]]:
-    """A row per group, with the same rows at the speed of light; groups of fewer than `FEW` values together, by last key."""
-    sizes = rows.groupby(list(keys))["residual"].transform("size")
-    found = []
-    for names, part in rows[sizes >= FEW].groupby(list(keys), sort=True):
-        found.append([*names, *_cells(part["residual"], part["ideal_residual"], part["inside"] if inside else None)])
-    for name, part in rows[sizes < FEW].groupby(keys[-1], sort=True):
-        label = [f"{part[keys[0]].nunique()} others", *["" for _ in keys[1:-1]], name]
-        found.append([*label, *_cells(part["residual"], part["ideal_residual"], part["inside"] if inside else None)])
-    return found
 
 
 def kernel_residuals(kernels: pd.DataFrame) -> pd.DataFrame:
@@ -173,16 +105,6 @@ def goals(runs: Runs, kernels: pd.DataFrame, other: pd.DataFrame) -> list[list[s
     return [[text, pct(goal), pct(found), "yes" if found <= goal else "no"] for text, goal, found in rows]
 
 
-def worst(rows: pd.DataFrame, keys: Sequence[str]) -> list[list[str]]:
-    """Groups of at least `SMALL` values with a median error beyond `BAD`, the worst first."""
-    found = []
-    for names, part in rows.groupby(list(keys), sort=True):
-        statistics = errors(part["residual"])
-        if statistics["n"] >= SMALL and statistics["median"] > BAD:
-            found.append((statistics["median"], [*names, *_cells(part["residual"], part["ideal_residual"])]))
-    return [cells for _, cells in sorted(found, key=lambda pair: (-pair[0], pair[1]))]
-
-
 def heldout_runs(runs: Runs) -> list[list[str]]:
     """Each device from the other architecture's parameters, beside the shipped ones and the roofline; then devices that
     nothing was fitted on."""
@@ -190,7 +112,7 @@ def heldout_runs(runs: Runs) -> list[list[str]]:
     listed = runs.heldout[runs.heldout["metric"] == "e2el_s"]
     for (device, engine, name), part in listed.groupby(["device", "framework", "parameters"], sort=True):
         if len(part) >= FEW:
-            cells = _cells(part["residual"], part["ideal_residual"])
+            cells = cells_of(part["residual"], part["ideal_residual"])
             found.append(
                 [
                     device,
@@ -205,7 +127,7 @@ def heldout_runs(runs: Runs) -> list[list[str]]:
     for (device, engine), part in strangers.groupby(["device", "framework"], sort=True):
         times = part[part["metric"].isin(("e2el_s", "tpot_s"))]
         if len(times) >= FEW:
-            cells = _cells(times["residual"], times["ideal_residual"])
+            cells = cells_of(times["residual"], times["ideal_residual"])
             found.append([device, engine, "class", *cells[:4], cells[2], *cells[4:]])
     return found
 
@@ -217,7 +139,7 @@ def heldout_kernels(kernels: pd.DataFrame, other: pd.DataFrame) -> list[list[str
     for (device, name, op, dtype), part in other.groupby(["hardware", "parameters", "op", "dtype"], sort=True):
         if (op in PRODUCTS and dtype in ("bfloat16", "fp8")) or op == "all_reduce":
             shipped = errors(own.get_group((device, op, dtype)))
-            cells = _cells(part["residual"])
+            cells = cells_of(part["residual"])
             found.append(
                 [device, op, dtype, name.split(" from ")[1], *cells, pct(shipped["mape"]), pct(shipped["median"])]
             )
@@ -344,14 +266,16 @@ def kernel_sections(own: pd.DataFrame, other: pd.DataFrame) -> list[str]:
     head = ("hardware", "engine", "op", "dtype", *NUMBERS, *ROOF)
     keys = ["hardware", "framework", "op", "dtype"]
     sized = own[own["op"].isin(PRODUCTS) & (own["dtype"] == "bfloat16")]
+    by_size = by_group(sized, ["op", "hardware", "size_class"], inside=False)
+    moved = ("hardware", "op", "dtype", "parameters from", *NUMBERS, "shipped MAPE", "median")
     return [
         wording.BAD_KERNELS, table(("op", "dtype", *NUMBERS, *ROOF), worst(own, ["op", "dtype"])),
         wording.KERNELS, table(head, by_group(own, keys, inside=False)),
         wording.KERNEL_SIZES,
         table(("op", "hardware", "size", *NUMBERS, *ROOF),
-              sorted(by_group(sized, ["op", "hardware", "size_class"], inside=False), key=lambda r: (r[0], r[1], _size_order(r[2])))),
+              sorted(by_size, key=lambda row: (row[0], row[1], _size_order(row[2])))),
         wording.KERNELS_HELD_OUT,
-        table(("hardware", "op", "dtype", "parameters from", *NUMBERS, "shipped MAPE", "median"), heldout_kernels(own, other)),
+        table(moved, heldout_kernels(own, other)),
     ]  # fmt: skip
 
 
@@ -363,7 +287,7 @@ def residual_sections(runs: Runs) -> list[str]:
     parts = origins.explained(mine)
     version = mine.assign(version=measured["framework"].reindex(mine["row"]).to_numpy())
     versions = [
-        [device, name, *_cells(part["residual"])]
+        [device, name, *cells_of(part["residual"])]
         for (device, name), part in version.groupby(["device", "version"], sort=True)
         if len(part) >= FEW
     ]
@@ -410,7 +334,7 @@ def main() -> None:
     if not options.write:
         print(text)
         return
-    conformal.write(rows, kernels)
+    interval_file.write(rows, kernels)
     PAGE.write_text(text, encoding="utf-8")
     if not options.no_pictures:
         write_pictures(rows, kernels)

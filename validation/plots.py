@@ -47,7 +47,7 @@ def run_points(rows: pd.DataFrame) -> pd.DataFrame:
 
 def kernel_points(rows: pd.DataFrame) -> pd.DataFrame:
     """The points of kernels."""
-    return _points(rows, rows["measured"] * 1e6, rows["op"].astype(str))
+    return _points(rows, rows["measured"].astype(float) * 1e6, rows["op"].astype(str))
 
 
 def _points(rows: pd.DataFrame, size: Any, what: pd.Series) -> pd.DataFrame:
@@ -110,7 +110,8 @@ def accuracy_figure(points: pd.DataFrame, title: str, size_label: str) -> Any:
     figure.update_xaxes(title=size_label, range=_log(*sizes), **axis, row=1, col=2)
     ratios = [0.25, 0.5, 0.75, 1.0, 1.25, 2.0, 4.0]
     figure.update_yaxes(
-        title="predicted / measured", type="log", range=_log(1.0 / SPREAD / 1.1, SPREAD * 1.1), tickmode="array", tickvals=ratios,
+        title="predicted / measured", type="log", range=_log(1.0 / SPREAD / 1.1, SPREAD * 1.1), tickmode="array",
+        tickvals=ratios,
         ticktext=["≤ 0.25", *(f"{value:g}" for value in ratios[1:-1]), "≥ 4"], gridcolor="#E6E6E6", linecolor="#888888",
         showline=True, row=1, col=2,
     )  # fmt: skip

@@ -7,7 +7,6 @@ statistics.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -28,10 +27,11 @@ STORED = Path(__file__).parent / "baselines" / "residuals.parquet"
 SHIPPED = "shipped"
 KEPT = (
     "row", "source", "model", "hardware", "device", "framework", "tp", "pp", "ep", "dp", "batch", "input_len", "output_len",
-    "assumed_lengths", "steady", "turns", "fits", "batch_class", "context_class", "weight_bytes", "formats", "kinds", "metric",
-    "measured", "predicted", "ideal", "parameters", "calibration_tag", "below_speed_of_light",
+    "assumed_lengths", "steady", "turns", "fits", "batch_class", "context_class", "weight_bytes", "formats", "kinds",
+    "metric", "measured", "predicted", "ideal", "parameters", "calibration_tag", "below_speed_of_light",
 )  # fmt: skip
-"""Columns of the frame. `parameters` is `shipped` or the name of what was held out; `device` is the hardware's main device."""
+"""Columns of the frame. `parameters` is `shipped` or the name of what was held out; `device` is the main device of the
+hardware."""
 DUPLICATES = {"total_tokens_per_s": "e2el_s", "output_tokens_per_s": "e2el_s", "decode_tokens_per_s": "tpot_s"}
 """Rates that say the same as a time, where a row states both."""
 
@@ -101,7 +101,7 @@ def _heldout(held: transfer.HeldOut) -> pd.DataFrame:
     return _labelled(endtoend.compare([("shipped", table[mine])], answer=held.answer()), table.index[mine], held.name)
 
 
-def _labelled(comparison: endtoend.Comparison, rows: Sequence[int], parameters: str) -> pd.DataFrame:
+def _labelled(comparison: endtoend.Comparison, rows: pd.Index, parameters: str) -> pd.DataFrame:
     """The scored rows, with their place in the whole table."""
     scored = comparison.scored
     models = {name: load_model(name).name for name in scored["model"].unique()}

@@ -77,7 +77,7 @@ def main(end_to_end: Path, kernels: Path) -> None:
         target.parent.mkdir(exist_ok=True)
         small.to_parquet(target, index=False, compression="zstd")
     if (kernels / "neusight").is_dir():
-        target = KERNELS / "pytorch_fp32" / "ops.parquet"
+        target = KERNELS / "pytorch_fp32" / "ops__pytorch__fp32.parquet"
         target.parent.mkdir(exist_ok=True)
         operators(kernels / "neusight").to_parquet(target, index=False, compression="zstd")
 

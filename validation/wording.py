@@ -18,8 +18,8 @@ intervals that have not seen them. Groups of fewer than eight values are taken t
 ![Predicted against measured times of kernels](images/accuracy-kernels.png)
 """
 WORST = "## Where it stands, and where it is bad\n"
-BAD_RUNS = """Static runs with a median error beyond 30%, worst first (groups of 20 values and more). A roofline column that is as
-bad or worse does not make these good: do not rely on them.
+BAD_RUNS = """Static runs with a median error beyond 30%, worst first (groups of 20 values and more). A roofline
+column that is as bad or worse does not make these good: do not rely on them.
 """
 STATIC = """## Whole runs, static batches
 
@@ -48,7 +48,7 @@ INTERVALS = """## Intervals
 
 The interval of a prediction is the prediction times these ratios of measured to predicted (engines with measured
 constants, static batches; `hardware/interval/shipped.yaml` has all). Quantiles of ln(measured / predicted) on runs
-that the parameters were not fitted to: the shortest interval that holds 0.9 (K+1)/K of the weight of K cells. A cell
+that the parameters were not fitted to: the shortest interval with the weight of 0.9 (K+1) + 0.5 of K cells. A cell
 is a device, model and engine for measured devices, a device for others; each weighs the same, however many rows it
 has. Groups of fewer than 10 cells are pooled as stated. `in-grid`: device and engine measured, sizes inside the
 measured range; `extrapolated`: measured, sizes at or beyond the ends of the range; `transferred`: parameters of other
@@ -62,8 +62,8 @@ Intervals computed without the model, or without the device and all with the sam
 The column to look at is `unseen models` for `in-grid` and `extrapolated`, and `unseen devices` for `transferred` and
 `datasheet`.
 """
-COVERAGE_METRIC = """By metric, where the right thing was held out; `of rows` weighs rows instead of cells. Metrics with few cells are
-uneven, and power is the weakest.
+COVERAGE_METRIC = """By metric, where the right thing was held out; `of rows` weighs rows instead of cells. Metrics
+with few cells are uneven, and power is the weakest.
 """
 BAD_KERNELS = """## Kernels
 
@@ -101,9 +101,9 @@ modelled badly on average; what is left at the end differs between rows that agr
 """
 VERSIONS = """By engine as the table states it; a version is rarely stated, and what was measured spans years:
 """
-REPEATS = """How far do measurements of one and the same configuration differ in the tables themselves? Distance from the group's
-median; no prediction can be closer than this on average. Rows of llama.cpp differ in the prompt chunk, which is not
-predicted.
+REPEATS = """How far do measurements of one and the same configuration differ in the tables themselves? Distance from
+the group's median; no prediction can be closer than this on average. Rows of llama.cpp differ in the prompt chunk,
+which is not predicted.
 """
 PRODUCTS = """The same bf16 product in the tables of several frameworks, all of which call the vendor's library:
 """
