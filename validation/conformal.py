@@ -52,9 +52,9 @@ class Quantiles:
 def shortest(residual: np.ndarray, cell: np.ndarray) -> tuple[float, float, int]:
     """Ends of the shortest interval of residuals with 90% of the weight, and the number of cells K.
 
-    Every cell weighs the same and its rows share its weight. 0.9 (K+1) of K cells must lie inside, as 1/(K+1) of the weight is
-    taken to lie beyond all that was seen, and half a cell more because both ends are chosen (on normal samples of 20 to 100
-    cells, 88% to 91% of new ones are then inside); with too few cells for that, all.
+    Every cell weighs the same and its rows share its weight. 0.9 (K+1) of K cells must lie inside, as 1/(K+1) of the weight
+    is taken to lie beyond all that was seen, and half a cell more because both ends are chosen (of normal samples of 20 to
+    100 cells, 88% to 91% of new ones are then inside); with too few cells for that, all.
 
     >>> values = np.arange(100.0)
     >>> shortest(values, values)

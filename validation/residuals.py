@@ -52,13 +52,11 @@ def workers() -> int:
 
 def runs() -> pd.DataFrame:
     """All runs of the shipped table, predicted with the shipped parameters and with held-out ones."""
-    table = read_table(END_TO_END, COLUMNS)
     with ProcessPoolExecutor(workers(), mp_context=get_context("spawn")) as pool:
-        shipped = [pool.submit(_shipped, part) for part in range(workers())]
         _warm(pool)
-        heldouts = transfer.run_heldouts(transfer.fit_rows(table))
-        jobs = [pool.submit(_heldout, heldout) for heldout in heldouts]
-        frames = [job.result() for job in (*shipped, *jobs)]
+        jobs = [pool.submit(_heldout, architecture) for architecture in transfer.architectures()]
+        jobs += [pool.submit(_shipped, part) for part in range(workers())]
+        frames = [job.result() for job in jobs]
     found = pd.concat(frames, ignore_index=True)
     return found.sort_values(["parameters", "row", "metric"], kind="stable", ignore_index=True)[list(KEPT)]
 
@@ -94,8 +92,9 @@ def _shipped(part: int) -> pd.DataFrame:
     return _labelled(endtoend.compare([("shipped", table[every])]), table.index[every], SHIPPED)
 
 
-def _heldout(held: transfer.HeldOut) -> pd.DataFrame:
+def _heldout(architecture: str) -> pd.DataFrame:
     table = read_table(END_TO_END, COLUMNS)
+    held = transfer.run_heldout(architecture, transfer.fit_rows(table))
     names = {name for name in table["hardware"].dropna().unique() if _device(name) in held.devices}
     mine = table["hardware"].isin(names)
     return _labelled(endtoend.compare([("shipped", table[mine])], answer=held.answer()), table.index[mine], held.name)

@@ -130,21 +130,19 @@ def kernel_heldouts() -> list[HeldOut]:
     return found
 
 
-def run_heldouts(rows: pd.DataFrame) -> list[HeldOut]:
-    """Each architecture with measured kernels, its devices predicted from the other architecture's kernels and runs."""
-    by_architecture: dict[str, list[str]] = {}
-    for device in TABLES:
-        by_architecture.setdefault(load_machine(device).architecture, []).append(device)
-    found = []
-    for architecture, own in by_architecture.items():
-        donors = [device for device in TABLES if device not in own]
-        kindred = frozenset(_devices_of(architecture))
-        others = rows[~rows["device"].isin(kindred) & rows["architecture"].isin(set(by_architecture) - {architecture})]
-        label = " and ".join(donors)
-        found.append(
-            HeldOut(f"{architecture} from {label}", calibration_from(donors, label), kindred, engine_constants(others))
-        )
-    return found
+def architectures() -> list[str]:
+    """Architectures whose kernels were measured."""
+    return sorted({load_machine(device).architecture for device in TABLES})
+
+
+def run_heldout(architecture: str, rows: pd.DataFrame) -> HeldOut:
+    """An architecture whose devices are predicted from the kernels and the runs (`fit_rows`) of the other ones."""
+    donors = [device for device in TABLES if load_machine(device).architecture != architecture]
+    kindred = frozenset(_devices_of(architecture))
+    others = rows[~rows["device"].isin(kindred) & rows["architecture"].isin(set(architectures()) - {architecture})]
+    label = " and ".join(donors)
+    constants = engine_constants(others)
+    return HeldOut(f"{architecture} from {label}", calibration_from(donors, label), kindred, constants)
 
 
 def _devices_of(architecture: str) -> Iterable[str]:
