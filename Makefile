@@ -8,11 +8,12 @@ TORCH ?= torch==2.13.0
 RUN := $(abspath $(VENV))/bin
 SOURCES := $(shell find simulator hardware workloads -name '*.py' -o -name '*.yaml' 2>/dev/null)
 
-.PHONY: demo test lint types bench docs clean help
+.PHONY: demo test lint types bench accuracy docs clean help
 
 help:
 	@echo "make demo   Llama-3.1-8B on eight kinds of hardware: a table, and rooflines in out/"
 	@echo "make test   all tests      make lint   ruff      make types   mypy --strict"
+	@echo "make accuracy  every accuracy figure, interval and picture again, from the measured tables (3 min)"
 	@echo "make bench  speed          make docs   generated pages and pasted output      make clean"
 
 $(VENV)/bin/python:
@@ -44,6 +45,10 @@ types: $(VENV)/.developed
 
 bench: $(VENV)/.developed
 	$(RUN)/python validation/bench.py
+
+# After any change of the cost model or of a calibration: intervals, residuals, docs/accuracy.md and its pictures.
+accuracy: $(VENV)/.developed
+	$(RUN)/python -m validation.accuracy --write
 
 docs: $(VENV)/.developed
 	$(RUN)/python docs/generate.py

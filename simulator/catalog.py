@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from simulator.errors import Problem, SpecError, UnknownNameError, shorten
 
-Kind = Literal["hardware", "model", "engine", "technique", "calibration", "price"]
+Kind = Literal["hardware", "model", "engine", "technique", "calibration", "interval", "price"]
 
 _FOLDERS: dict[Kind, tuple[str, ...]] = {
     "hardware": tuple(
@@ -28,6 +28,7 @@ _FOLDERS: dict[Kind, tuple[str, ...]] = {
     "engine": ("workloads/engines",),
     "technique": ("workloads/techniques",),
     "calibration": ("hardware/calibration",),
+    "interval": ("hardware/interval",),
     "price": ("hardware/price",),
 }
 

@@ -15,6 +15,8 @@ from simulator.scenario import Scenario
 if TYPE_CHECKING:
     import pandas as pd
 
+    from simulator.spec.interval import Regime
+
 KEYS = (
     "ttft_s", "tpot_s", "e2el_s", "output_tokens_per_s", "total_tokens_per_s", "weight_bytes", "kv_bytes",
     "activation_bytes", "memory_bytes", "capacity_bytes", "fits", "prefill_energy_j", "energy_j_per_output_token",
@@ -59,8 +61,8 @@ class OpCost:
 class Run(Protocol):
     """What a prediction was computed from: answers questions about it that cost time, when they are asked."""
 
-    def interval(self, prediction: Prediction) -> dict[str, tuple[float, float]]:
-        """90% interval per key."""
+    def interval(self, prediction: Prediction, regime: Regime = "static") -> dict[str, tuple[float, float]]:
+        """90% interval per key, of a batch that starts together or of steady serving at its size."""
 
     def provenance(self) -> dict[str, Any]:
         """The names behind the prediction and how well founded it is."""

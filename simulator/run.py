@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from simulator.advice import what_would_fit
+from simulator.cost.interval import Founding, Sizes, formats_of, interval_table, kinds_of
 from simulator.cost.layout import R_CACHE_J, R_COMPUTE_J, R_ENERGY, R_LINK_J, R_MEMORY
 from simulator.cost.runner import StaticBatch
 from simulator.explain import explain_ops, terms
@@ -14,6 +15,14 @@ from simulator.result import OpCost, Prediction
 
 if TYPE_CHECKING:
     from simulator.predict import Predictor
+    from simulator.spec.interval import Regime
+
+INTERVAL_KEYS = (
+    "ttft_s", "tpot_s", "e2el_s", "output_tokens_per_s", "total_tokens_per_s", "prefill_energy_j",
+    "energy_j_per_output_token", "power_w", "usd_per_million_output_tokens",
+)  # fmt: skip
+RATE_KEYS = frozenset({"output_tokens_per_s", "total_tokens_per_s"})
+"""Keys whose interval is that of a time, turned over."""
 
 
 @dataclass(slots=True)
@@ -60,32 +69,51 @@ class BatchRun:
             for column in range(len(self.turns[0].prefill_totals))
         )
 
-    def interval(self, prediction: Prediction) -> dict[str, tuple[float, float]]:
-        """Times, rates and energy between the ratios that the calibration states."""
+    def founding(self) -> Founding:
+        """How well founded the prediction is."""
         resolved = self.predictor.resolved
-        low, high = resolved.calibration.interval_low.value, resolved.calibration.interval_high.value
-        if resolved.engine.ideal:
-            low = 1.0
+        scenario, machine, parallelism = resolved.scenario, resolved.machine, resolved.parallelism
+        sequences = sum(turn.repeats * turn.sequences for turn in self.turns)
+        sizes = Sizes(
+            batch=sequences * parallelism.dp,
+            context=self.prompt + self.generated,
+            weight_bytes=self.predictor.weights,
+            devices=parallelism.devices,
+            formats=formats_of(resolved.model),
+            kinds=kinds_of(resolved.model) | ({"vision"} if scenario.images else set()),
+        )
+        return interval_table().found(machine, resolved.engine, resolved.calibration, sizes)
+
+    def interval(self, prediction: Prediction, regime: Regime = "static") -> dict[str, tuple[float, float]]:
+        """Each quantity between the ratios of its group of held-out measurements; the calibration's own if it has any."""
+        resolved, founding, table = self.predictor.resolved, self.founding(), interval_table()
+        own = resolved.calibration.interval_low, resolved.calibration.interval_high
+        device = resolved.machine.device
         found = {}
-        for key in ("ttft_s", "tpot_s", "e2el_s", "energy_j_per_output_token"):
+        for key in INTERVAL_KEYS:
             value = getattr(prediction, key)
-            found[key] = (value * low, value * high)
-        for key in ("output_tokens_per_s", "total_tokens_per_s"):
-            value = getattr(prediction, key)
-            found[key] = (value / high, value / low)
+            ratio = table.ratio(key, founding, regime)
+            if own[0] is not None and own[1] is not None and device in resolved.calibration.devices:
+                ratio = own[0].value, own[1].value
+            if value is None or ratio is None:
+                continue
+            low, high = ratio
+            if resolved.engine.ideal and key != "power_w":
+                low, high = max(1.0, low), max(1.0, high)
+            found[key] = (value / high, value / low) if key in RATE_KEYS else (value * low, value * high)
         return found
 
     def provenance(self) -> dict[str, Any]:
         """The names behind the prediction and how well founded it is."""
-        resolved = self.predictor.resolved
+        resolved, founding = self.predictor.resolved, self.founding()
         calibration, parallelism = resolved.calibration, resolved.parallelism
-        own = resolved.machine.device in calibration.devices
         return {
             "model": resolved.model.name,
             "hardware": resolved.machine.name,
             "engine": resolved.engine.name,
             "calibration": calibration.name,
-            "tag": "transferred" if calibration.tag == "in-grid" and not own else calibration.tag,
+            "tag": founding.tag,
+            "outside": list(founding.outside),
             "devices": parallelism.devices,
             "tp": parallelism.tp,
             "pp": parallelism.pp,

@@ -76,9 +76,14 @@ class TrainingPrediction:
 
     @property
     def interval(self) -> dict[str, tuple[float, float]]:
-        """90% interval per key: the ratios that the calibration of the kernels states."""
-        calibration, ideal = self.trainer.resolved.calibration, self.trainer.resolved.engine.ideal
-        low, high = 1.0 if ideal else calibration.interval_low.value, calibration.interval_high.value
+        """90% interval per key: the ratios of inference on a device that was not measured, as no training was."""
+        from simulator.cost.interval import Founding, interval_table
+
+        tag, ideal = self.trainer.provenance()["tag"], self.trainer.resolved.engine.ideal
+        ratio = interval_table().ratio("e2el_s", Founding(tag, "ideal" if ideal else "assumed"))
+        if ratio is None:
+            return {}
+        low, high = (max(1.0, bound) for bound in ratio) if ideal else ratio
         found = {key: (getattr(self, key) * low, getattr(self, key) * high) for key in ("step_s", "energy_j")}
         for key in ("tokens_per_s", "samples_per_s", "mfu"):
             value = getattr(self, key)

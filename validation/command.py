@@ -17,6 +17,14 @@ JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 OUT = click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Every row, to FILE.parquet or FILE.csv."
 )
+PLOT = click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Predicted against measured, to FILE.html, .json, .png or .svg.",
+)
+BASELINE = click.option(
+    "--baseline", type=click.Choice(["ideal"]), help="The same rows at the speed of light, for comparison."
+)
 
 
 @click.group("validate")
@@ -28,7 +36,8 @@ def command() -> None:
 @PATHS
 @JSON
 @OUT
-@click.option("--baseline", type=click.Choice(["ideal"]), help="The same rows at the speed of light, for comparison.")
+@PLOT
+@BASELINE
 @click.option(
     "--assume-tokens",
     type=click.IntRange(min=0),
@@ -37,22 +46,31 @@ def command() -> None:
     help="Input and output tokens of rows that state none; 0 leaves such rows out.",
 )
 def end_to_end(
-    paths: tuple[Path, ...], as_json: bool, out: Path | None, baseline: str | None, assume_tokens: int
+    paths: tuple[Path, ...],
+    as_json: bool,
+    out: Path | None,
+    plot: Path | None,
+    baseline: str | None,
+    assume_tokens: int,
 ) -> None:
     """Latency, throughput, power and energy of whole runs.
 
     \b
     ridgeline validate e2e
-    ridgeline validate e2e mine.csv --json --out rows.csv
+    ridgeline validate e2e mine.csv --json --out rows.csv --plot picture.html
     """
     from validation.endtoend import KEYS, compare
+    from validation.plots import check_suffix, write_plot
     from validation.rows import COLUMNS
     from validation.tables import end_to_end_files, read_table
 
     _check_suffix(out)
+    check_suffix(plot)
     tables = [(path.name, read_table(path, COLUMNS)) for path in end_to_end_files(paths)]
     with _progress("rows") as report:
         comparison = compare(tables, assume_tokens, report)
+    if plot is not None:
+        write_plot("runs", comparison.scored, plot)
     _answer(comparison.to_dict(baseline is not None), comparison.rows, KEYS, "validate e2e", as_json, out)
 
 
@@ -60,7 +78,9 @@ def end_to_end(
 @PATHS
 @JSON
 @OUT
-def kernels(paths: tuple[Path, ...], as_json: bool, out: Path | None) -> None:
+@PLOT
+@BASELINE
+def kernels(paths: tuple[Path, ...], as_json: bool, out: Path | None, plot: Path | None, baseline: str | None) -> None:
     """Single kernels: GEMM, attention, experts, collectives.
 
     \b
@@ -68,13 +88,18 @@ def kernels(paths: tuple[Path, ...], as_json: bool, out: Path | None) -> None:
     ridgeline validate kernels gemm.parquet --json
     """
     from validation.kernels import KEYS, compare
+    from validation.plots import check_suffix, write_plot
     from validation.tables import kernel_files, read_table
 
     _check_suffix(out)
+    check_suffix(plot)
     files = kernel_files(paths)
     with _progress("tables") as report:
-        comparison = compare(((path.name, read_table(path)) for path in files), len(files), report)
-    _answer(comparison.to_dict(), comparison.rows, KEYS, "validate kernels", as_json, out)
+        tables = ((path.name, read_table(path)) for path in files)
+        comparison = compare(tables, len(files), report, baseline=baseline is not None)
+    if plot is not None:
+        write_plot("kernels", comparison.rows, plot)
+    _answer(comparison.to_dict(baseline is not None), comparison.rows, KEYS, "validate kernels", as_json, out)
 
 
 @command.command("energy")

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from simulator.cost.interval import formats_of, kinds_of
 from simulator.errors import SimulatorError, SpecError
 from simulator.predict import predict
+from simulator.result import Prediction
+from simulator.scenario import Scenario, prepared_model
+from simulator.spec.interval import Regime
 from validation.quantities import METRICS, RATES, Value, measured, predicted
 from validation.rows import Resolved, Unresolved, resolve_row
 from validation.score import score, score_by
@@ -25,10 +31,16 @@ SLACK = 0.02
 """How far below the speed of light a measurement must be to be counted as impossible: rounding, and clocks above base.
 Rows of steady serving are not counted: fewer requests than its concurrency may run at a time."""
 KEYS = ("source", "hardware", "framework", "metric")
+SIZE_KEYS = ("hardware", "framework", "metric", "batch_class", "context_class")
 ROW = ("table", "row", "source", "model", "hardware", "framework", "weight_dtype", "tp", "pp", "ep", "dp", "batch",
-       "input_len", "output_len", "assumed_lengths", "steady", "fits", "turns", "metric", "measured", "predicted",
-       "low", "high", "error", "ideal", "below_speed_of_light", "reason")  # fmt: skip
-"""Columns of the rows of a comparison; `reason` is empty where there is a prediction."""
+       "input_len", "output_len", "assumed_lengths", "steady", "fits", "turns", "batch_class", "context_class", "tag",
+       "weight_bytes", "formats", "kinds", "metric", "measured", "predicted", "low", "high", "error", "ideal",
+       "below_speed_of_light", "reason")  # fmt: skip
+"""Columns of the rows of a comparison; `reason` is empty where there is a prediction, `weight_bytes` is of one device."""
+BATCHES = (1.0, 8.0, 64.0)
+CONTEXTS = (512.0, 2048.0, 8192.0)
+"""Upper ends of the classes of batch, and of input and output tokens together."""
+Answer = Callable[[Scenario], Prediction]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +72,7 @@ class Comparison:
             "left_out": [{"reason": reason, "values": count} for reason, count in self.left_out.most_common()],
             "assumed_lengths": int(self.scored.drop_duplicates(["table", "row"])["assumed_lengths"].sum()),
             "below_speed_of_light": int(self.scored["below_speed_of_light"].sum()),
+            "by_size": self.by_size(),
             "does_not_fit": int(self.scored.drop_duplicates(["table", "row"])["fits"].eq(False).sum()),
             "metrics_static": _by_metric(self.scored[~self.scored["steady"]]),
             "metrics_steady": _by_metric(self.scored[self.scored["steady"]]),
@@ -67,6 +80,10 @@ class Comparison:
         if baseline:
             found["baseline"] = {"engine": "ideal"} | _summary(self.baseline())
         return found
+
+    def by_size(self) -> list[dict[str, Any]]:
+        """Statistics by hardware, framework, metric and the classes of batch and context."""
+        return score_by(self.scored, SIZE_KEYS)
 
 
 def _summary(rows: pd.DataFrame) -> dict[str, Any]:
@@ -81,8 +98,13 @@ def compare(
     tables: Sequence[tuple[str, pd.DataFrame]],
     assumed_tokens: int = ASSUMED_TOKENS,
     progress: Callable[[int, int], None] | None = None,
+    answer: Answer = predict,
 ) -> Comparison:
-    """Predict every row of the (name, table) pairs. `progress` is called with the rows done and all rows."""
+    """Predict every row of the (name, table) pairs. `progress` is called with the rows done and all rows.
+
+    `answer` predicts; another than the product's own, say with parameters of other devices, changes the predictions and not
+    the speed of light.
+    """
     total = sum(len(table) for _, table in tables)
     records: list[dict[str, Any]] = []
     unresolved: Counter[str] = Counter()
@@ -101,7 +123,7 @@ def compare(
             base["output_len"] = row.get("output_len")
             try:
                 found = resolve_row(row, assumed_tokens)
-                values, ideal, shape = _predictions(found)
+                values, ideal, shape = _predictions(found, answer)
                 stated, left = measured(row, found.assumed_lengths)
                 left_out.update(left)
                 stated = {metric: value for metric, value in stated.items() if metric in values}
@@ -139,11 +161,11 @@ def _compared(metric: str, value: float, prediction: Value, ideal: float) -> dic
     }
 
 
-def _predictions(found: Resolved) -> tuple[dict[str, Value], dict[str, Value], dict[str, Any]]:
+def _predictions(found: Resolved, answer: Answer) -> tuple[dict[str, Value], dict[str, Value], dict[str, Any]]:
     """What is predicted, the same at the speed of light, and how the run is laid out. Raises Unresolved."""
     scenario = found.scenario
     try:
-        prediction = predict(scenario)
+        prediction = answer(scenario)
         ideal = predict(scenario.with_(engine="ideal"))
     except SpecError:
         raise
@@ -152,4 +174,37 @@ def _predictions(found: Resolved) -> tuple[dict[str, Value], dict[str, Value], d
     shape = {name: getattr(scenario, name) for name in ("tp", "pp", "ep", "dp")}
     shape |= {"fits": prediction.fits, "turns": prediction.turns}
     shape |= {"assumed_lengths": found.assumed_lengths, "steady": found.steady}
-    return predicted(prediction), predicted(ideal), shape
+    shape |= {
+        "batch_class": size_class(scenario.batch, BATCHES),
+        "context_class": size_class(scenario.input_tokens + scenario.output_tokens, CONTEXTS),
+        "tag": prediction.provenance["tag"],
+        "weight_bytes": prediction.weight_bytes / prediction.devices,
+    }
+    shape |= dict(zip(("formats", "kinds"), _formats_and_kinds(_family(scenario)), strict=True))
+    regime: Regime = "steady" if found.steady else "static"
+    return predicted(prediction, regime), predicted(ideal, regime), shape
+
+
+def size_class(value: float, ends: Sequence[float]) -> str:
+    """The class of a size.
+
+    >>> size_class(8, BATCHES), size_class(9, BATCHES), size_class(65, BATCHES)
+    ('2-8', '9-64', '> 64')
+    """
+    place = int(np.searchsorted(ends, value, side="left"))
+    if place == len(ends):
+        return f"> {ends[-1]:g}"
+    low = 1.0 if place == 0 else ends[place - 1] + 1.0
+    return f"{low:g}" if low == ends[place] else f"{low:g}-{ends[place]:g}"
+
+
+def _family(scenario: Scenario) -> Scenario:
+    return replace(scenario, batch=1, input_tokens=1, output_tokens=1)
+
+
+@lru_cache(maxsize=1024)
+def _formats_and_kinds(scenario: Scenario) -> tuple[str, str]:
+    """Formats and kinds of op of a scenario's model, each joined by `;`."""
+    model = prepared_model(scenario)
+    kinds = kinds_of(model) | ({"vision"} if scenario.images else set())
+    return ";".join(sorted(formats_of(model))), ";".join(sorted(kinds))

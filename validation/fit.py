@@ -21,7 +21,7 @@ from simulator.mapping.machine import load_machine
 from simulator.spec.engine import Calibration
 from validation.knobs import KNOBS, Knob, Values, changed, fragment, general, starting_values
 from validation.shapes import COLLECTIVE, DECODE, EXPERTS, GEMM, PREFILL, Family
-from validation.timing import Kernels, prepare
+from validation.timing import Kernels, beats_light, prepare, speed_of_light
 
 CLASSES = (0, 4, 16, 64, 256, 1024, 4096, 16384, np.inf)
 """Bounds of the size classes of the report: rows of a GEMM, positions per sequence, tokens of a routed layer, KiB."""
@@ -85,7 +85,12 @@ class Bench:
             raise SystemExit(
                 f"no row of {framework} on {device} can be timed: {', '.join(lost) or 'the tables are empty'}"
             )
-        return cls(device, kept, kernels, general(find_calibration(machine)))
+        calibration = general(find_calibration(machine))
+        impossible = beats_light(speed_of_light(rows, machine, engine, family, calibration), kept, machine, family)
+        if impossible.any():
+            kept, kernels, _ = prepare(kept[~impossible], machine, engine, family)
+            assert kernels is not None
+        return cls(device, kept, kernels, calibration)
 
     def seconds(self, values: Values) -> np.ndarray:
         """Predicted seconds of every row with some parameters replaced."""

@@ -14,18 +14,24 @@ import numpy as np
 import pandas as pd
 
 from simulator.cost.efficiency import find_calibration, load_engine
+from simulator.cost.interval import Founding, interval_table
 from simulator.errors import UnknownNameError
-from simulator.mapping.machine import load_machine
+from simulator.mapping.machine import Machine, load_machine
+from simulator.spec.engine import Calibration
+from simulator.spec.interval import Tag
 from validation.score import score, score_by
 from validation.shapes import COLLECTIVE, Family, Numbers, family_of
-from validation.timing import prepare
+from validation.timing import beats_light, prepare, speed_of_light
+from validation.torch_shapes import torch_family
 
 KEYS = ("hardware", "framework", "op", "dtype")
 CLASSES = (16.0, 128.0, 1024.0, 8192.0, 65536.0, 1048576.0)
 """Upper ends of the size classes."""
 ROW = (
     "table", "row", "hardware", "framework", "op", "dtype", "size", "size_class", "measured", "predicted", "low", "high",
+    "ideal", "tag",
 )  # fmt: skip
+Calibrate = Callable[[Machine], Calibration]
 SKIPPED = {
     "zero": "latency is 0",
     "wideep": "experts spread over nodes: tokens per rank are not stated",
@@ -40,23 +46,42 @@ class Comparison:
     total: int
     unresolved: Counter[str] = field(default_factory=Counter)
 
-    def to_dict(self) -> dict[str, Any]:
+    def baseline(self) -> pd.DataFrame:
+        """The same rows with the speed of light in place of the prediction."""
+        return self.rows.assign(predicted=self.rows["ideal"], low=float("nan"), high=float("nan"))
+
+    def to_dict(self, baseline: bool = False) -> dict[str, Any]:
         """The JSON form."""
-        rows = self.rows
+        found = _summary(self.rows)
+        if baseline:
+            found["baseline"] = {"engine": "ideal"} | _summary(self.baseline())
         return {
             "rows": self.total,
-            "resolved": len(rows),
-            "metrics": {str(op): score(group) for op, group in rows.groupby("op", observed=True)},
-            "by": score_by(rows, KEYS),
-            "by_size": score_by(rows, (*KEYS, "size_class")),
+            "resolved": len(self.rows),
+            **found,
             "unresolved": [{"reason": reason, "rows": count} for reason, count in self.unresolved.most_common()],
         }
 
 
+def _summary(rows: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "metrics": {str(op): score(group) for op, group in rows.groupby("op", observed=True)},
+        "by": score_by(rows, KEYS),
+        "by_size": score_by(rows, (*KEYS, "size_class")),
+    }
+
+
 def compare(
-    tables: Iterable[tuple[str, pd.DataFrame]], count: int = 0, progress: Callable[[int, int], None] | None = None
+    tables: Iterable[tuple[str, pd.DataFrame]],
+    count: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    calibrate: Calibrate = find_calibration,
+    baseline: bool = False,
 ) -> Comparison:
-    """Predict every row of the (name, table) pairs; `progress` is called with the tables done and `count`."""
+    """Predict every row of the (name, table) pairs; `progress` is called with the tables done and `count`.
+
+    `calibrate` finds the calibration of a machine; with `baseline`, the column `ideal` is filled.
+    """
     found: list[pd.DataFrame] = []
     unresolved: Counter[str] = Counter()
     total = 0
@@ -68,7 +93,7 @@ def compare(
             unresolved["no columns device, framework and op_name"] += len(table)
             continue
         for (device, framework, op), part in numbered.groupby(keys, sort=False):
-            family = family_of(part)
+            family = family_of(part) or torch_family(part)
             if family is None:
                 reason = "no latency" if "latency" not in part.columns else f"op '{op}'"
                 unresolved[SKIPPED["wideep"] if str(op).startswith(("wideep_moe", "moe_")) else reason] += len(part)
@@ -77,7 +102,7 @@ def compare(
             if len(timed) < len(part):
                 unresolved[SKIPPED["zero"]] += len(part) - len(timed)
             if len(timed):
-                frame, lost = _predicted(timed, str(device), str(framework), family)
+                frame, lost = _predicted(timed, str(device), str(framework), family, calibrate, baseline)
                 unresolved.update(lost)
                 found.append(frame.assign(table=name))
         if progress is not None:
@@ -88,7 +113,9 @@ def compare(
     return Comparison(rows[list(ROW)], total, unresolved)
 
 
-def _predicted(table: pd.DataFrame, device: str, framework: str, family: Family) -> tuple[pd.DataFrame, Counter[str]]:
+def _predicted(
+    table: pd.DataFrame, device: str, framework: str, family: Family, calibrate: Calibrate, baseline: bool
+) -> tuple[pd.DataFrame, Counter[str]]:
     """The rows of one device, framework and family with their predictions, and the reasons of those without."""
     lost: Counter[str] = Counter()
     try:
@@ -96,11 +123,16 @@ def _predicted(table: pd.DataFrame, device: str, framework: str, family: Family)
     except UnknownNameError as error:
         lost[f"unknown {error.kind} '{error.name}'"] += len(table)
         return pd.DataFrame(columns=list(ROW)), lost
-    table, kernels, lost = prepare(table, machine, engine, family)
+    whole = table
+    table, kernels, lost = prepare(whole, machine, engine, family)
     if kernels is None:
         return pd.DataFrame(columns=list(ROW)), lost
-    seconds = kernels.seconds(find_calibration(machine))
-    calibration = find_calibration(machine)
+    calibration = calibrate(machine)
+    seconds = kernels.seconds(calibration)
+    ideal = speed_of_light(whole, machine, engine, family, calibration)
+    impossible = beats_light(ideal, table, machine, family)
+    tag: Tag = "in-grid" if machine.device in calibration.devices else "transferred"
+    founding = Founding(tag if calibration.tag == "in-grid" else calibration.tag, "measured")
     size = family.size(table)
     frame = pd.DataFrame({
         "row": table["row"].to_numpy(),
@@ -112,12 +144,21 @@ def _predicted(table: pd.DataFrame, device: str, framework: str, family: Family)
         "size_class": _classes(size, family.size_unit),
         "measured": table["latency"].to_numpy(np.float64) * 1e-3,
         "predicted": seconds,
-        "low": seconds * calibration.interval_low.value,
-        "high": seconds * calibration.interval_high.value,
+        "ideal": ideal if baseline else np.nan,
+        "tag": founding.tag,
     })  # fmt: skip
-    failed = seconds < 0.0
-    if failed.any():
-        lost["no unit can run it"] += int(failed.sum())
+    ratios = interval_table()
+    between = {op: ratios.ratio(f"kernel {op}", founding) or (np.nan, np.nan) for op in frame["op"].unique()}
+    for name, end in (("low", 0), ("high", 1)):
+        frame[name] = frame["predicted"] * frame["op"].map({op: pair[end] for op, pair in between.items()})
+    failed = (seconds <= 0.0) | impossible
+    for reason, which in (
+        ("no unit can run it", seconds < 0.0),
+        ("faster than the memory: a cache of repeated pages was read", impossible),
+        ("the op does not run in such a step", seconds == 0.0),
+    ):
+        if which.any():
+            lost[reason] += int(which.sum())
     return frame[~failed], lost
 
 

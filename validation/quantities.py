@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulator.result import Prediction
+from simulator.spec.interval import Regime
 from validation.rows import number, text
 
 METRICS = (
@@ -29,6 +30,9 @@ DECODE_ONLY = frozenset(
     {"tpot_s", "decode_tokens_per_s", "output_tokens_per_s", "power_w", "energy_j_per_output_token"}
 )
 """Metrics that say something where the lengths are assumed."""
+
+TOLERANCE = 0.2
+"""By how much a row's latency may fall short of what its TTFT and TPOT add up to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +63,22 @@ def measured(row: Mapping[str, Any], assumed_lengths: bool = False) -> tuple[dic
         value = number(row, column)
         if value is not None:
             found[metric] = value * factor
+    early = ended_early(row)
+    if early:
+        found.pop("e2el_s", None)
+        left.append("latency far below TTFT and TPOT of the same row: sequences ended early")
     kind = text(row, "throughput_kind")
     rate = number(row, "throughput_tokens_per_s")
-    if rate is not None and kind in KINDS:
+    if rate is not None and early:
+        left.append("throughput of sequences that ended early")
+    elif rate is not None and kind in KINDS:
         found[KINDS[kind]] = rate
     elif rate is not None:
         left.append(f"throughput of kind '{kind}'" if kind else "throughput of no stated kind")
     power, energy = number(row, "power_w"), number(row, "energy_j_per_token")
+    if early:
+        left += ["power of sequences that ended early"] * (power is not None)
+        power = energy = None
     if "wall" in text(row, "notes"):
         left += ["power at the wall"] * (power is not None) + ["energy at the wall"] * (energy is not None)
         power = energy = None
@@ -88,12 +101,25 @@ def measured(row: Mapping[str, Any], assumed_lengths: bool = False) -> tuple[dic
     return found, left
 
 
-def predicted(prediction: Prediction) -> dict[str, Value]:
+def ended_early(row: Mapping[str, Any]) -> bool:
+    """Whether a row states a latency that its own TTFT, TPOT and output length contradict: fewer tokens were generated.
+
+    >>> ended_early({"ttft_ms": 80, "tpot_ms": 37, "output_len": 8192, "latency_s": 6.3})
+    True
+    """
+    first, further = number(row, "ttft_ms"), number(row, "tpot_ms")
+    output, latency = number(row, "output_len"), number(row, "latency_s")
+    if first is None or further is None or output is None or latency is None:
+        return False
+    return latency < (1.0 - TOLERANCE) * (first + further * (output - 1.0)) * 1e-3
+
+
+def predicted(prediction: Prediction, regime: Regime = "static") -> dict[str, Value]:
     """Metric -> prediction with its interval.
 
     The latency of a batch is until its last token: with several turns, longer than the mean of its sequences.
     """
-    bounds = prediction.interval
+    bounds = prediction.run.interval(prediction, regime)
     unknown = (float("nan"), float("nan"))
     asked = prediction.scenario
     found = {
@@ -103,10 +129,10 @@ def predicted(prediction: Prediction) -> dict[str, Value]:
     whole = prediction.e2el_s
     if prediction.turns > 1:
         whole = asked.batch * asked.output_tokens / prediction.output_tokens_per_s
-    low, high = (bound / prediction.e2el_s * whole for bound in bounds["e2el_s"])
+    low, high = (bound / prediction.e2el_s * whole for bound in bounds.get("e2el_s", unknown))
     found["e2el_s"] = Value(whole, low, high)
     if asked.output_tokens > 1 and prediction.tpot_s > 0.0:
-        low, high = bounds["tpot_s"]
+        low, high = bounds.get("tpot_s", unknown)
         batch = asked.batch
         found["tpot_s"] = Value(prediction.tpot_s, low, high)
         found["decode_tokens_per_s"] = Value(batch / prediction.tpot_s, batch / high, batch / low)

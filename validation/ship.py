@@ -23,6 +23,11 @@ RUN_COLUMNS = frozenset({
     "backend", "implementation",
 })  # fmt: skip
 """Columns that are not part of a shape."""
+OPERATORS = {
+    "dataset__test__": ("bmm", "linear", "elem", "ln", "softmax"),
+    "dataset_amd__train__": ("elem", "ln", "softmax"),
+}
+"""Tables of single operators in fp32: MI100 has only the second set."""
 TABLES = ("gemm", "attention", "moe", "mla", "comm")
 
 
@@ -68,6 +73,23 @@ def ship_power(folder: Path) -> None:
         thinned_power(read_table(path)).to_parquet(target, index=False, compression="zstd", compression_level=19)
 
 
+def operators(folder: Path) -> pd.DataFrame:
+    """Single operators of PyTorch in fp32, thinned as the others, with the columns that `validation.torch_shapes` reads."""
+    found = []
+    for prefix, names in OPERATORS.items():
+        for name in names:
+            table = read_table(folder / f"{prefix}{name}.parquet")
+            table = table.rename(columns={"Latency": "latency", "Device": "device", "OPName": "op_name"})
+            made = table[["device", "op_name", "latency"]].assign(framework="PyTorch", dtype="float32")
+            product = "M" in table.columns
+            made["rows"] = table["B"] * table["M"] if product else table["B"]
+            made["groups"] = table["B"] if name == "bmm" else 1
+            for column, source in (("n", "N"), ("k", "K"), ("width", "H")):
+                made[column] = table[source] if source in table.columns else 0
+            found.append(kept(made, MODULUS))
+    return pd.concat(found, ignore_index=True)
+
+
 def main(end_to_end: Path, kernels: Path) -> None:
     """Write the shipped tables."""
     runs = read_table(end_to_end)
@@ -85,6 +107,10 @@ def main(end_to_end: Path, kernels: Path) -> None:
         target = KERNELS / path.parent.name / path.name
         target.parent.mkdir(exist_ok=True)
         small.to_parquet(target, index=False, compression="zstd")
+    if (kernels / "neusight").is_dir():
+        target = KERNELS / "pytorch_fp32" / "ops__pytorch__fp32.parquet"
+        target.parent.mkdir(exist_ok=True)
+        operators(kernels / "neusight").to_parquet(target, index=False, compression="zstd")
 
 
 if __name__ == "__main__":

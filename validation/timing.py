@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from simulator.cost.compiled import KERNELS, compile_modules
-from simulator.cost.efficiency import Engine, efficiency, find_calibration
+from simulator.cost.efficiency import Engine, efficiency, find_calibration, load_engine
 from simulator.cost.layout import NUM_STATIC, HostRow, LinkRow, Scratch, Tables, UnitRow
 from simulator.cost.links import link_rows
 from simulator.cost.table import as_arrays, build_table, unit_rows
@@ -24,7 +24,10 @@ from simulator.graph.op import Graph, Op
 from simulator.mapping.machine import Machine
 from simulator.mapping.place import Need, Placer, Policy
 from simulator.spec.engine import Calibration
-from validation.shapes import Family, Numbers
+from validation.shapes import DECODE, Family, Numbers
+
+SLACK = 0.1
+"""Clocks above the datasheet's and rounding."""
 
 
 class Kernels:
@@ -108,6 +111,28 @@ def prepare(
     if not len(table):
         return table, None, lost
     return table, Kernels(machine, engine, ops, first[which], last[which], np.column_stack(family.step(table))), lost
+
+
+def speed_of_light(
+    table: pd.DataFrame, machine: Machine, engine: Engine, family: Family, calibration: Calibration
+) -> Numbers:
+    """Seconds of the rows that `prepare` keeps, at datasheet rates."""
+    _, kernels, _ = prepare(table, machine, replace(load_engine("ideal"), one_shot=engine.one_shot), family)
+    assert kernels is not None
+    return kernels.seconds(calibration)
+
+
+def beats_light(ideal_s: Numbers, table: pd.DataFrame, machine: Machine, family: Family) -> Any:
+    """Decodes that read more cached positions than the last cache holds, far faster than the datasheet allows.
+
+    Their tables repeat a few pages. Other ops that beat the ideal may move less than it counts (skewed experts, warm weights).
+    """
+    if family is not DECODE:
+        return np.zeros(len(table), dtype=bool)
+    home = next(memory for memory in machine.memories if memory.kind == "main")
+    cache_bytes = max((m.capacity_bytes for m in machine.memories if m.kind in ("cache", "scratchpad")), default=0.0)
+    measured_s = table["latency"].to_numpy(np.float64) * 1e-3
+    return (ideal_s > measured_s * (1.0 + SLACK)) & (ideal_s * home.bytes_per_s > 2.0 * cache_bytes)
 
 
 def _records(rows: list[Any], kind: Any) -> Any:

@@ -18,6 +18,7 @@ KINDS: dict[str, tuple[str, str, str]] = {
     "technique": ("simulator.spec.technique", "TechniqueSpec", "workloads"),
     "engine": ("simulator.spec.engine", "EngineSpec", "workloads"),
     "calibration": ("simulator.spec.engine", "Calibration", "hardware"),
+    "interval": ("simulator.spec.interval", "Intervals", "hardware"),
     "price": ("simulator.spec.price", "PriceTable", "hardware"),
     "sweep": ("simulator.spec.sweep", "SweepSpec", "workloads"),
 }

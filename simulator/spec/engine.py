@@ -228,9 +228,10 @@ class Calibration(Spec):
     """How well founded predictions made with it are."""
     default_engine: str
     """Engine that a prediction uses when none is named."""
-    interval_low: Fraction
-    interval_high: Fraction
-    """Measured over predicted times: the 5% and the 95% quantile, of the rows that the source names."""
+    interval_low: Fraction | None = None
+    interval_high: Fraction | None = None
+    """Measured over predicted times, 5% and 95% quantiles of this calibration's own measurements, for its own devices; where
+    absent, as in the shipped files, the interval file's ratios hold."""
     gemm: GemmEfficiency
     attention: AttentionEfficiency
     engines: dict[str, EngineEfficiency] = Field(default_factory=dict)

@@ -14,9 +14,10 @@ from simulator.units import in_engineering
 from simulator.views.document import Block, Paragraph, Section, Table, as_html, as_text, table_text
 
 _FOUNDED = {
-    "in-grid": "fitted to kernels measured on this device; its range of sizes is not checked",
-    "transferred": "efficiencies of a related device; nothing measured on this one",
-    "datasheet": "datasheet rates and efficiencies of its class; nothing measured on it",
+    "in-grid": "this device and engine were measured, at sizes on both sides of these",
+    "extrapolated": "this device was measured, but not so",
+    "transferred": "efficiencies of other devices; nothing measured on this one is in them",
+    "datasheet": "datasheet rates and assumed efficiencies of its class",
 }
 _COMPARED = (
     ("TTFT", "ttft_s", "s"),
@@ -214,11 +215,12 @@ def _energy(prediction: Prediction) -> Section:
     machine = capped(load_machine(prediction.scenario.hardware), prediction.scenario.power_cap_w)
     tdp_w = machine.tdp_w * prediction.devices
     limit = f"{prediction.power_w / tdp_w:.0%} of the {in_engineering(tdp_w, 'W')} limit" if tdp_w else ""
+    drawn = bounds_text(prediction.interval.get("power_w"), "W")
     sample = "output token" if load_model(prediction.scenario.model).decode else "sample"
     rows = [
         (f"per {sample}", in_engineering(prediction.energy_j_per_output_token, "J"), bounds_text(between, "J")),
         ("prefill of the batch", in_engineering(prediction.prefill_energy_j, "J"), ""),
-        ("average power", in_engineering(prediction.power_w, "W"), limit),
+        ("average power", in_engineering(prediction.power_w, "W"), "; ".join(part for part in (drawn, limit) if part)),
     ]
     if sample == "sample":
         del rows[1]
@@ -241,6 +243,7 @@ def _cost(prediction: Prediction) -> Section:
 def _confidence(prediction: Prediction) -> Section:
     provenance = prediction.provenance
     rows = [(f"calibration {provenance['calibration']}", provenance["tag"], _FOUNDED.get(provenance["tag"], ""))]
+    rows += [("outside the measured range", "", reason) for reason in provenance.get("outside", ())]
     assumed: Sequence[str] = provenance.get("assumed", ())
     if assumed:
         rows.append(("assumed numbers", str(len(assumed)), assumed_kinds(assumed)))

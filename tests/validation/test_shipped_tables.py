@@ -37,7 +37,7 @@ def test_the_tables_are_small() -> None:
 
 def test_kernel_tables_load_and_are_thinned_by_the_stated_rule() -> None:
     files = kernel_files([])
-    assert {"gemm", "attention", "moe", "mla", "comm"} == {path.name.split("__")[0] for path in files}
+    assert {"gemm", "attention", "moe", "mla", "comm", "ops"} == {path.name.split("__")[0] for path in files}
     sample = read_table(next(path for path in files if path.name.startswith("gemm__vllm")))
     assert len(kept(sample, MODULUS)) == len(sample)
     assert {"device", "framework", "op_name", "latency"} <= set(sample.columns)

@@ -1,0 +1,109 @@
+"""The words of docs/accuracy.md around its tables. Holds no numbers of results: those are computed."""
+
+from __future__ import annotations
+
+HEAD = """# How accurate it is
+
+<!-- Written by `python -m validation.accuracy --write` (`make accuracy`); edit validation/wording.py instead. -->
+
+Every number on this page is computed from the tables in `validation/measured/` and from the parameters as they are
+shipped. An error is predicted / measured - 1; MAPE is its mean absolute value, median the median of its absolute
+value, bias the median with its sign (negative: predicted too fast, or too little energy). Rates are listed under the
+time that they turn over, a rate beside the same row's time is not counted twice. `roofline` is the same row with the
+engine `ideal`: datasheet peaks and unique bytes, no software. `in 90%` is the share of measurements inside 90%
+intervals that have not seen them. Groups of fewer than eight values are taken together.
+
+![Predicted against measured times of runs](images/accuracy-runs.png)
+
+![Predicted against measured times of kernels](images/accuracy-kernels.png)
+"""
+WORST = "## Where it stands, and where it is bad\n"
+BAD_RUNS = """Static runs with a median error beyond 30%, worst first (groups of 20 values and more). A roofline
+column that is as bad or worse does not make these good: do not rely on them.
+"""
+STATIC = """## Whole runs, static batches
+
+By device, engine and metric. `in 90%`: for measured devices the interval has not seen the model, for others not the
+device.
+"""
+STEADY = """## Steady serving against a static batch
+
+Requests arrive one by one and their prompts run between the others' decode steps; TTFT includes queueing. Predictions
+are those of a static batch of the same concurrency, so this table says what that is worth, not how good a serving
+simulation is. Rows without stated lengths (ML.ENERGY) are predicted at an assumed 300 tokens in and out.
+"""
+SIZES = """## By size
+
+Times of static batches on A100, H100 and H200, by batch and by input and output tokens together.
+"""
+HELD_OUT = """## Leave one device out: runs
+
+Each device predicted as if its architecture had never been measured: kernel parameters fitted on the other
+architecture's devices alone, measured constants of engines found again on the other architecture's runs alone.
+`shipped median` is the median error with the shipped parameters. Below them, devices that no parameter was ever
+fitted on: they use those of their class. Times from the first token to the last (`e2el_s`); of devices of a class
+`tpot_s` as well.
+"""
+INTERVALS = """## Intervals
+
+The interval of a prediction is the prediction times these ratios of measured to predicted (engines with measured
+constants, static batches; `hardware/interval/shipped.yaml` has all). Quantiles of ln(measured / predicted) on runs
+that the parameters were not fitted to: the shortest interval with the weight of 0.9 (K+1) + 0.5 of K cells. A cell
+is a device, model and engine for measured devices, a device for others; each weighs the same, however many rows it
+has. Groups of fewer than 10 cells are pooled as stated. `in-grid`: device and engine measured, sizes inside the
+measured range; `extrapolated`: measured, sizes at or beyond the ends of the range; `transferred`: parameters of other
+devices; `datasheet`: assumed parameters. The less a prediction rests on, the wider: by construction. Devices that
+carry the tag `datasheet` without any run of their class (microcontrollers, PIM, storage, accelerators) get the
+interval of CPUs and boards, which is a guess.
+"""
+COVERAGE = """### Coverage
+
+Intervals computed without the model, or without the device and all with the same chip, scored on what was left out.
+The column to look at is `unseen models` for `in-grid` and `extrapolated`, and `unseen devices` for `transferred` and
+`datasheet`.
+"""
+COVERAGE_METRIC = """By metric, where the right thing was held out; `of rows` weighs rows instead of cells. Metrics
+with few cells are uneven, and power is the weakest.
+"""
+BAD_KERNELS = """## Kernels
+
+Kernels with a median error beyond 30%, worst first:
+"""
+KERNELS = """### By device, engine, op and format
+
+Seconds of single kernels. `hf` on the fp32 tables is eager PyTorch; products in fp32 are predicted on the matrix
+units (TF32) where there are any, and were measured without.
+"""
+KERNEL_SIZES = """### By size
+
+bf16, all engines. Sizes are rows of a product; sequences times cached positions of attention.
+"""
+KERNELS_HELD_OUT = """### Leave one device out: kernels
+
+Parameters fitted on the shipped tables of other devices alone. A100 and Hopper are different architectures; H100 and
+H200 are one chip with different memories, which is why they predict each other so well.
+"""
+FITTED = """## What was fitted on what
+
+Parameters with a measured source, and the rows behind them. Rows of LLM-Inference-Bench (Argonne) on A100 and H100
+with vLLM, TensorRT-LLM and llama.cpp informed host times of engines, so the static runs of these engines on these
+devices are not an independent test; the tables of held-out devices are. All other runs, and all of H200, MI300X, Max
+1550, L40S, RTX, Apple, CPUs and boards, have informed no parameter. Kernel tables of A100 and H100 informed their
+calibrations, but for the weight shapes, head counts and message sizes that `validation.fit` holds out; those of H200
+and the fp32 operators informed none.
+"""
+ODD = "## Known oddities of the measured data\n"
+RESIDUAL = """## What the residual is made of
+
+Whole static runs on measured devices, engines with measured constants. Each row of the table takes the mean of its
+groups away from ln(measured / predicted), within the groups of the rows above it: a property that takes much away is
+modelled badly on average; what is left at the end differs between rows that agree in all of them.
+"""
+VERSIONS = """By engine as the table states it; a version is rarely stated, and what was measured spans years:
+"""
+REPEATS = """How far do measurements of one and the same configuration differ in the tables themselves? Distance from
+the group's median; no prediction can be closer than this on average. Rows of llama.cpp differ in the prompt chunk,
+which is not predicted.
+"""
+PRODUCTS = """The same bf16 product in the tables of several frameworks, all of which call the vendor's library:
+"""
