@@ -125,7 +125,7 @@ def speed_of_light(
 def beats_light(ideal_s: Numbers, table: pd.DataFrame, machine: Machine, family: Family) -> Any:
     """Decodes that read more cached positions than the last cache holds, far faster than the datasheet allows.
 
-    Their tables repeat a few pages. Other ops that beat the ideal may move less than it counts (skewed experts, warm weights).
+    Their tables repeat a few pages. Other ops may move less than the ideal counts (skewed experts, warm weights).
     """
     if family is not DECODE:
         return np.zeros(len(table), dtype=bool)
