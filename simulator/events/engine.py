@@ -37,7 +37,7 @@ from simulator.events.layout import (
     Program,
     Work,
 )
-from simulator.events.tasks import Net, Section
+from simulator.events.tasks import Net
 
 Integers = npt.NDArray[np.int64]
 
@@ -117,7 +117,7 @@ def simulate(net: Net, repeats: Sequence[int] | None = None) -> Schedule:
 def assemble(net: Net, counts: Sequence[int]) -> Program:
     """The arrays of a net with so many copies of each section."""
     edges: list[Integers] = []
-    exits: Integers = np.zeros(0, np.int64)
+    exits: dict[str, Integers] = {}
     base = 0
     for section, count in zip(net.sections, counts, strict=True):
         size = len(section)
@@ -126,14 +126,15 @@ def assemble(net: Net, counts: Sequence[int]) -> Program:
         starts = base + size * np.arange(count, dtype=np.int64)
         inner = np.asarray(section.edges, dtype=np.int64).reshape(-1, 2)
         edges.append((starts[:, None, None] + inner).reshape(-1, 2))
-        entries, own = np.asarray(section.entries, np.int64), np.asarray(section.exits, np.int64)
-        if len(exits) and len(entries):
-            edges.append(_joined(exits, base + entries))
-        if len(own) and len(entries) and count > 1:
-            steps = _joined(own, entries + size)
-            edges.append((starts[:-1, None, None] + steps).reshape(-1, 2))
-        if len(own):
-            exits = starts[-1] + own
+        for thread, entering in section.entries.items():
+            entries = np.asarray(entering, np.int64)
+            if thread in exits:
+                edges.append(_joined(exits[thread], base + entries))
+            if count > 1 and thread in section.exits:
+                steps = _joined(np.asarray(section.exits[thread], np.int64), entries + size)
+                edges.append((starts[:-1, None, None] + steps).reshape(-1, 2))
+        for thread, leaving in section.exits.items():
+            exits[thread] = starts[-1] + np.asarray(leaving, np.int64)
         base += size * count
     joined = np.concatenate(edges) if edges else np.zeros((0, 2), np.int64)
     order = np.argsort(joined[:, 0], kind="stable")
@@ -258,9 +259,3 @@ def _stuck(schedule: Schedule, program: Program, work: Work) -> TimelineError:
         here = before[here]
     cycle = [schedule.name(task) for task in [*reversed(seen[seen.index(here) :])]]
     return TimelineError(cycle[0], f"waits for itself: {' -> '.join([*cycle, cycle[0]])}")
-
-
-def add_all(section: Section, tasks: Sequence[int]) -> None:
-    """Marks tasks as both entries and exits of a section."""
-    section.entries.extend(tasks)
-    section.exits.extend(tasks)

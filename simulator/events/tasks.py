@@ -49,7 +49,10 @@ class Buffer:
 
 @dataclass(slots=True)
 class Section:
-    """Tasks that are repeated as a block, in columns. What has no predecessor inside waits for the `exits` before it."""
+    """Tasks that are repeated as a block, in columns.
+
+    Copies and sections are joined per thread of work: the ops themselves, loads that run ahead of them, launches.
+    """
 
     repeats: int = 1
     label: str = ""
@@ -67,12 +70,20 @@ class Section:
     gives_bytes: list[int] = field(default_factory=list)
     joules: list[float] = field(default_factory=list)
     edges: list[tuple[int, int]] = field(default_factory=list)
-    entries: list[int] = field(default_factory=list)
-    """Tasks that wait for the exits of the copy or section before."""
-    exits: list[int] = field(default_factory=list)
+    entries: dict[str, list[int]] = field(default_factory=dict)
+    """Per thread of work, the tasks that wait for the exits of that thread in the copy or section before."""
+    exits: dict[str, list[int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.name)
+
+    def enter(self, thread: str, task: int) -> None:
+        """The task waits for what came before in its thread."""
+        self.entries.setdefault(thread, []).append(task)
+
+    def leave(self, thread: str, tasks: Iterable[int]) -> None:
+        """What comes next in the thread waits for these tasks."""
+        self.exits[thread] = list(dict.fromkeys(tasks))
 
 
 class Net:
