@@ -17,6 +17,7 @@ from simulator.events.service import Flow, service, waves
 from simulator.events.tasks import Net, Resource, Section
 from simulator.events.terms import OpTerms, step_terms
 from simulator.graph.step import Step
+from simulator.mapping.machine import Unit
 from simulator.predict import Predictor
 
 QUEUED_LAUNCHES = 1024
@@ -30,7 +31,7 @@ THREADS = ("ops", "weights", "fetch", "launch")
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Bytes of one op that lie beyond a link: fetched before the op starts, or stored after it has ended."""
+    """Bytes of one op that lie in a slower memory: fetched before the op starts, or stored after it has ended."""
 
     memory: int
     part: str
@@ -66,6 +67,11 @@ class _Progress:
 def lower(predictor: Predictor, step: Step, shares: Shares, policy: Policy, *, decoding: bool) -> Lowered:
     """One step on one rank. Raises TimelineError for work that a resource cannot do."""
     return _Lowering(predictor, step, shares, policy, decoding).build()
+
+
+def _is_far(unit: Unit, memory: int, home: int) -> bool:
+    """Whether a unit that has its operands at home would rather have those of this memory brought there."""
+    return memory != home and unit.near != memory and unit.read_bytes_per_s[memory] < unit.read_bytes_per_s[home]
 
 
 class _Lowering:
@@ -116,9 +122,14 @@ class _Lowering:
         return Lowered(self.net, {terms.index: terms for terms in self.ops}, self.table.power.static_w)
 
     def _tell_apart(self, step: Step, shares: Shares) -> None:
-        """Ops whose weights or cache lie beyond a link become a fetch and an op on operands at hand."""
+        """Ops whose weights or cache lie in a slower memory become a fetch and an op on operands at hand.
+
+        What a prompt has just put into its cache is still at hand; positions of earlier steps have to be fetched.
+        """
         memories = self.machine.memories
         home = max(range(len(memories)), key=lambda m: shares[2][m])
+        positions = sum(part.sequences * (part.query_tokens + part.past_tokens) for part in step)
+        earlier = sum(part.sequences * part.past_tokens for part in step) / positions if positions else 0.0
         for terms in self.ops:
             unit = self.machine.units[terms.unit]
             known = terms.op.routing is None or self.policy.prefetch_experts
@@ -127,19 +138,22 @@ class _Lowering:
             for stream in terms.streams:
                 memory, rate = memories[stream.memory], unit.read_bytes_per_s[stream.memory]
                 whole = stream.seconds * rate
+                if not _is_far(unit, stream.memory, home):
+                    continue
                 for share, found, per_s in (
-                    (stream.weight + stream.cache, self.ahead, rate),
+                    (stream.weight + stream.cache * earlier, self.ahead, rate),
                     (stream.written, self.behind, min(rate, memory.write_bytes_per_s)),
                 ):
-                    if memory.part != unit.part and share > 0.0:
+                    if share > 0.0:
                         size = whole * share
                         moved = Transfer(stream.memory, unit.part, size / per_s, size, stream.joules * share)
                         found.setdefault(terms.index, []).append(moved)
         if not self.ahead and not self.behind:
             return
         near = []
+        main = next(unit for unit in self.machine.units if unit.part == memories[home].part)
         for row in shares:
-            away = [m for m, memory in enumerate(memories) if m != home and memory.part != memories[home].part]
+            away = [m for m in range(len(memories)) if _is_far(main, m, home)]
             moved_here = sum(row[m] for m in away)
             near.append(tuple(0.0 if m in away else x + (moved_here if m == home else 0.0) for m, x in enumerate(row)))
         local = {terms.index: terms for terms in step_terms(self.predictor.runner, step, tuple(near))}
