@@ -21,7 +21,11 @@ _OUTPUT = click.Path(dir_okay=False, path_type=Path)
     help="unit, memory, flash, link, host or all = analytic (as the closed form) or event. Repeatable. Default: all=event.",
 )
 @click.option(
-    "--prefetch-layers", type=float, default=1.0, show_default=True, help="Layers fetched ahead over links; 0: on demand."
+    "--prefetch-layers",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Layers fetched ahead over links; 0: on demand.",
 )
 @click.option("--prefetch-experts", is_flag=True, help="Routed experts are known before their layer (pre-gating).")
 @click.option("--overlap-collectives", is_flag=True, help="Collectives start with the first tiles of their data.")

@@ -224,8 +224,8 @@ def _offsets(counts: Any) -> Integers:
 def _schedule(net: Net, counts: tuple[int, ...], work: Work) -> Schedule:
     sizes = [len(section) for section in net.sections]
     where = places(sizes, counts)
-    columns = (work.log[:, column] for column in (L_READY, L_START, L_END, L_CAUSE))
-    return Schedule(net, counts, *where, *columns, events=int(work.state[STATE_EVENTS]))
+    ready, start, end, cause = (work.log[:, column] for column in (L_READY, L_START, L_END, L_CAUSE))
+    return Schedule(net, counts, *where, ready, start, end, cause, int(work.state[STATE_EVENTS]))
 
 
 def places(sizes: Sequence[int], counts: Sequence[int]) -> tuple[Integers, Integers, Integers]:

@@ -261,7 +261,12 @@ class _Lowering:
             # One program: its sections start one another while earlier ones still work.
             waits = [at.last["launch"]] if "launch" in at.last else []
             launch = self.net.task(
-                f"{terms.op.name}: launch", self.launches, launch_s, kind="launch", after=[*waits, *issued], op=terms.index
+                f"{terms.op.name}: launch",
+                self.launches,
+                launch_s,
+                kind="launch",
+                after=[*waits, *issued],
+                op=terms.index,
             )
             if not waits:
                 at.section.enter("launch", launch)
@@ -323,9 +328,7 @@ class _Lowering:
             return ended
         size = sum(FETCH_PIECES * math.ceil(part.size / FETCH_PIECES) for part in parts)
         name = f"{terms.op.name}: free"
-        return [
-            self.net.task(name, self.launches, kind="launch", after=ended, gives=(self.room, size), op=terms.index)
-        ]
+        return [self.net.task(name, self.launches, kind="launch", after=ended, gives=(self.room, size), op=terms.index)]
 
     def _collective(self, terms: OpTerms, at: _Progress) -> None:
         """An exchange among ranks: its latency, then its bytes; with overlap, each piece after its waves."""
@@ -350,10 +353,14 @@ class _Lowering:
                     at.section.enter("ops", started)
             tasks.append(
                 self.net.task(
-                    f"{name}: step {piece}", link, streaming / LINK_STEPS * at.stretch, kind="exchange",
-                    after=dict.fromkeys([started, *waits, *tasks[-1:]]), op=terms.index,
+                    f"{name}: step {piece}",
+                    link,
+                    streaming / LINK_STEPS * at.stretch,
+                    kind="exchange",
+                    after=dict.fromkeys([started, *waits, *tasks[-1:]]),
+                    op=terms.index,
                     joules=terms.link_j / LINK_STEPS * at.stretch,
-                )  # fmt: skip
+                )
             )
         at.ops, at.waves = [tasks[-1]], []
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -128,9 +128,7 @@ def dram(memory: MemoryLevel) -> Dram | None:
         raise TimelineError(memory.name, "its column commands take no time (t_ccd_s)")
     burst = float(geometry.burst)
     row = float(geometry.row) if geometry.row else burst
-    return Dram(
-        memory.name, float(geometry.channels) * memory.parts, count, max(1, count // groups), row, burst, times
-    )
+    return Dram(memory.name, float(geometry.channels) * memory.parts, count, max(1, count // groups), row, burst, times)
 
 
 @lru_cache(maxsize=256)
@@ -195,8 +193,7 @@ def flash(memory: MemoryLevel, internal_bytes_per_s: float) -> Flash | None:
 class Access:
     """How one unit reads one memory by that memory's timings."""
 
-    kind: str
-    """load, pim burst or flash read."""
+    kind: Literal["load", "pim burst", "flash read"]
     bytes_per_s: float
     """Of a long stream."""
     flash: Flash | None = None

@@ -98,7 +98,9 @@ def simulate_scenario(scenario: Scenario, policy: Policy | None = None) -> Simul
     makespan = waited = tpot = energy = 0.0
     shown: tuple[Timeline, Timeline | None] | None = None
     for turn in run.turns:
-        steps = [_timeline(built, step, turn, policy, repeats, "prefill") for step, repeats in _prefill(built, run, turn)]
+        steps = [
+            _timeline(built, step, turn, policy, repeats, "prefill") for step, repeats in _prefill(built, run, turn)
+        ]
         first_s = sum(step.seconds * step.repeats for step in steps) + turn.first_s - turn.static.ttft_s
         first_j = sum(step.energy_j * step.repeats for step in steps) + turn.side_j
         each_s = each_j = 0.0

@@ -157,7 +157,7 @@ class Net:
             if not on.bytes_per_s:
                 raise TimelineError(name, f"{on.name} has no bandwidth, and the task moves {bytes:.0f} bytes")
             seconds += bytes / on.bytes_per_s
-        if not (0.0 <= seconds and seconds * PICOSECONDS < LONGEST_PS):
+        if not (seconds >= 0.0 and seconds * PICOSECONDS < LONGEST_PS):
             raise TimelineError(name, f"lasts {seconds} s on {on.name}; a time must be finite and not below zero")
         if not 1 <= width <= on.slots and on.service == "slots":
             raise TimelineError(name, f"needs {width} slots at once of {on.name}, which has {on.slots}")

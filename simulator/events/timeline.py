@@ -179,7 +179,8 @@ class Timeline:
         if moment.any():
             order = np.argsort(start[moment])
             total = np.concatenate([[0.0], np.cumsum(joules[moment][order])])
-            spent = spent + total[np.searchsorted(start[moment][order], at, side="right")]
+            past = np.where(at > 0.0, np.searchsorted(start[moment][order], at, side="right"), 0)
+            spent = spent + total[past]
         return spent
 
 

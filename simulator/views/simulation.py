@@ -39,7 +39,11 @@ def simulation_blocks(simulation: Simulation) -> list[Block]:
         ("time to first token", duration(simulation.ttft_s), f"closed form {duration(closed.ttft_s)}"),
         ("time per output token", duration(simulation.tpot_s), f"closed form {duration(closed.tpot_s)}"),
         ("whole run", duration(simulation.e2el_s), f"closed form {duration(closed.e2el_s)}"),
-        ("output tokens per s", plain(simulation.output_tokens_per_s), f"closed form {plain(closed.output_tokens_per_s)}"),
+        (
+            "output tokens per s",
+            plain(simulation.output_tokens_per_s),
+            f"closed form {plain(closed.output_tokens_per_s)}",
+        ),
         ("energy", in_engineering(simulation.energy_j, "J"), f"closed form {in_engineering(closed.energy_j, 'J')}"),
         ("average power", f"{plain(simulation.power_w)} W", f"closed form {plain(closed.power_w)} W"),
     ]
