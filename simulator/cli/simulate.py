@@ -28,6 +28,7 @@ _OUTPUT = click.Path(dir_okay=False, path_type=Path)
     help="Layers fetched ahead over links; 0: on demand.",
 )
 @click.option("--prefetch-experts", is_flag=True, help="Routed experts are known before their layer (pre-gating).")
+@click.option("--stream", is_flag=True, help="Only the main part computes; what lies elsewhere is brought to it.")
 @click.option("--overlap-collectives", is_flag=True, help="Collectives start with the first tiles of their data.")
 @click.option("--chunks", type=int, default=16, show_default=True, help="Most pieces that an op is cut into.")
 @click.option("--trace", type=_OUTPUT, help="FILE.json in the Trace Event Format, for ui.perfetto.dev.")
@@ -37,6 +38,7 @@ def command(
     fidelity: tuple[str, ...],
     prefetch_layers: float,
     prefetch_experts: bool,
+    stream: bool,
     overlap_collectives: bool,
     chunks: int,
     trace: Path | None,
@@ -61,6 +63,7 @@ def command(
         fidelity,
         prefetch_layers=prefetch_layers,
         prefetch_experts=prefetch_experts,
+        stream=stream,
         overlap_collectives=overlap_collectives,
         chunks=chunks,
     )

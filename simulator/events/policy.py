@@ -33,6 +33,8 @@ class Policy:
     """Layers whose operands are fetched over a link before they are used; 0 fetches on demand."""
     prefetch_experts: bool = False
     """Routed experts are known before their layer (pre-gating); otherwise they are fetched on demand."""
+    stream: bool = False
+    """Only units of the main part compute: operands in further memories are brought to them, as offloading engines do."""
     overlap_collectives: bool = False
     """A collective starts with the first tiles of what it exchanges, rather than with the last."""
     chunks: int = 16

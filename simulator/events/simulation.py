@@ -92,6 +92,8 @@ def simulate_scenario(scenario: Scenario, policy: Policy | None = None) -> Simul
     if scenario.pp > 1:
         raise UnsupportedError("the timeline of an inference pipeline", ["--tp", "`ridgeline predict` for --pp"])
     built = predictor(scenario)
+    if policy.stream:
+        built = _streaming(built)
     prediction = built.predict(scenario.batch, scenario.input_tokens, scenario.output_tokens)
     run = prediction.run
     assert isinstance(run, BatchRun)
@@ -169,6 +171,14 @@ def explain_difference(built: Predictor, step: Step, shares: Shares, policy: Pol
             found[kind] = seconds - before
         before = seconds
     return found
+
+
+def _streaming(built: Predictor) -> Predictor:
+    """The same scenario on a machine of which only the main part computes."""
+    machine = built.resolved.machine
+    main = next(memory.part for memory in machine.memories if memory.of_main)
+    units = tuple(unit for unit in machine.units if unit.part == main)
+    return Predictor(replace(built.resolved, machine=replace(machine, units=units)))
 
 
 def _timeline(built: Predictor, step: Step, turn: Turn, policy: Policy, repeats: float, label: str) -> Timeline:

@@ -199,8 +199,13 @@ def _draw_spans(figure: Any, timeline: Timeline, names: list[str], colours: dict
         row=1,
         col=column,
     )
-    figure.update_xaxes(title_text=f"{unit} from the beginning of the repetition; black edge: critical path", title_standoff=4,
-                        range=[0, (end - begin) * factor], row=1, col=column)  # fmt: skip
+    figure.update_xaxes(
+        title_text=f"{unit} from the beginning of the repetition; black edge: critical path",
+        title_standoff=4,
+        range=[0, (end - begin) * factor],
+        row=1,
+        col=column,
+    )
 
 
 def _draw_use(figure: Any, timeline: Timeline, names: list[str], column: int) -> None:
