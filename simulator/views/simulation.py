@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from simulator.events.schedules import PipelineTimeline
 from simulator.events.simulation import Simulation
 from simulator.events.timeline import Timeline
 from simulator.units import in_engineering
@@ -68,6 +69,17 @@ def step_blocks(timeline: Timeline) -> list[Block]:
     return blocks
 
 
+def schedule_section(found: PipelineTimeline) -> Section:
+    """A training step by its schedule."""
+    kept = found.in_flight
+    rows = (
+        ("step", duration(found.seconds), f"closed form {duration(found.timeline.closed_form_s)}"),
+        ("bubble", f"{found.bubble_share:.1%}", "of the passes"),
+        ("passes in flight", str(max(kept)), f"first stage {kept[0]}, last stage {kept[-1]}"),
+    )
+    return Section(f"Simulated, {found.schedule}", rows)
+
+
 def resources_table(timeline: Timeline) -> Table:
     """Use of each resource, busiest first."""
     seconds = timeline.seconds or 1.0
@@ -119,4 +131,11 @@ def _heading(simulation: Simulation) -> list[str]:
     return [first, scenario_line(simulation.prediction)]
 
 
-__all__ = ["resources_table", "simulation_blocks", "simulation_html", "simulation_text", "waits_table"]
+__all__ = [
+    "resources_table",
+    "schedule_section",
+    "simulation_blocks",
+    "simulation_html",
+    "simulation_text",
+    "waits_table",
+]
