@@ -1,7 +1,6 @@
 """A training scenario resolved to graphs of one rank: what the fullest device holds, and the seconds of each pass.
 
-Knows the schedule (1F1B pipeline, exchanges hidden behind the passes they belong to) and where ranks stand; nothing of
-convergence, data loading or failures.
+Knows the closed form of a 1F1B pipeline and where ranks stand; nothing of convergence, data loading or failures.
 """
 
 from __future__ import annotations
@@ -249,9 +248,8 @@ class Trainer:
     def passes(self, end: str) -> tuple[dict[str, float], dict[str, float]]:
         """Seconds of a stage in each pass, all micro-batches together (`kernels`: launches); pieces of its exchanges."""
         pieces = {"gather": 0.0, "gradients": 0.0, "regather": 0.0}
-        spent = dict.fromkeys(
-            (*pieces, *["forward", "backward", "update", "assemble", "send", "inner", "kernels"]), 0.0
-        )
+        others = ("forward", "backward", "update", "assemble", "send", "inner", "kernels")
+        spent = dict.fromkeys((*pieces, *others), 0.0)
         for runner in self.runners:
             for op, record in zip(runner.table.ops, runner.scratch.records, strict=True):
                 if end and _end(op) not in ("", end):
@@ -267,7 +265,7 @@ class Trainer:
         return spent, pieces
 
     def stage_s(self, end: str) -> tuple[float, dict[str, float]]:
-        """Seconds of a step whose slowest stage is the one of that `end` (empty: there is one stage), and where they go.
+        """Seconds of a step whose slowest stage is that of `end` (empty: there is one stage), and where they go.
 
         m micro-batches through p stages take (m + p - 1) of one (arXiv 2104.04473). Exchanges among data-parallel ranks
         run beside the pass that they belong to: it takes the longer of the two, and at least one piece is left over.
