@@ -21,6 +21,7 @@ from simulator.events.layout import (
     L_PENDING,
     L_READY,
     L_START,
+    LONGEST_PS,
     NUM_LOG,
     NUM_STATE,
     PICOSECONDS,
@@ -105,6 +106,7 @@ def simulate(net: Net, repeats: Sequence[int] | None = None) -> Schedule:
     5e-06
     """
     counts = tuple(section.repeats for section in net.sections) if repeats is None else tuple(repeats)
+    check_length(net)
     program = assemble(net, counts)
     work = buffers(program)
     done = compiled().run(program, work)
@@ -112,6 +114,18 @@ def simulate(net: Net, repeats: Sequence[int] | None = None) -> Schedule:
     if done < len(schedule):
         raise _stuck(schedule, program, work)
     return schedule
+
+
+def check_length(net: Net) -> None:
+    """Raises TimelineError if the tasks, one after the other, take longer than picoseconds can count."""
+    lengths = [section.repeats * sum(section.duration_ps) for section in net.sections]
+    if sum(lengths) >= LONGEST_PS:
+        section = net.sections[lengths.index(max(lengths))]
+        longest = section.duration_ps.index(max(section.duration_ps))
+        days = LONGEST_PS / PICOSECONDS / 86400
+        raise TimelineError(
+            section.name[longest], f"it and its like take longer than {days:.0f} days, the most there is room for"
+        )
 
 
 def assemble(net: Net, counts: Sequence[int]) -> Program:

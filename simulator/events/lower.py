@@ -193,7 +193,7 @@ class _Lowering:
             held = 0.0
             for flow in parts.flows:
                 size = flow.size * share * at.stretch
-                ahead = pad >= 0 and flow.stream.weight > 0.5 and size <= self.net.buffers[pad].capacity_bytes
+                ahead = pad >= 0 and flow.stream.weight > 0.5 and 2.0 * size <= self.net.buffers[pad].capacity_bytes
                 if ahead:
                     staged.append(self._load(terms, flow, piece, share, at, gate, previous, pad, size))
                     held += math.ceil(size)

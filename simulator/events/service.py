@@ -14,6 +14,9 @@ from simulator.events.memory import Access
 from simulator.events.tasks import Kind
 from simulator.events.terms import OpTerms, Stream
 
+LOCKSTEP = 1.5
+"""Arithmetic that takes at most this many times as long as its operands' way out of the banks, at full rates, is part of the
+bursts: the banks multiply what they read. Slower arithmetic (processors beside the banks) takes its own time."""
 SHORT_S = 5e-6
 """An op shorter than this is cut into two pieces only."""
 
@@ -56,8 +59,7 @@ def service(terms: OpTerms, read_bytes_per_s: tuple[float, ...], accesses: Mappi
             continue
         seconds = by.seconds(size)
         flows.append(Flow(stream, seconds, by.kind, size))
-        if by.kind == "pim burst" and terms.binding != "power":
-            # The banks multiply what they read, burst by burst: arithmetic takes no time of its own.
+        if by.kind == "pim burst" and terms.binding != "power" and terms.compute_s <= LOCKSTEP * stream.seconds:
             compute = min(compute, seconds)
     return Service(compute, cache, tuple(flows))
 

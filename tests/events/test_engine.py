@@ -334,3 +334,13 @@ def test_too_wide() -> None:
     net = Net()
     with pytest.raises(TimelineError, match=r"needs 5 slots at once of cores, which has 4"):
         net.task("wide", cores(net, 4), 1e-6, width=5)
+
+
+def test_too_long() -> None:
+    net = Net()
+    unit = net.resource(Resource("unit", "unit"))
+    net.section(100)
+    net.task("short", unit, 1.0)
+    net.task("endless", unit, 86400.0)
+    with pytest.raises(TimelineError, match=r"task 'endless': it and its like take longer than 53 days"):
+        simulate(net)
