@@ -248,8 +248,7 @@ class Trainer:
     def passes(self, end: str) -> tuple[dict[str, float], dict[str, float]]:
         """Seconds of a stage in each pass, all micro-batches together (`kernels`: launches); pieces of its exchanges."""
         pieces = {"gather": 0.0, "gradients": 0.0, "regather": 0.0}
-        others = ("forward", "backward", "update", "assemble", "send", "inner", "kernels")
-        spent = dict.fromkeys((*pieces, *others), 0.0)
+        spent = dict.fromkeys((*pieces, "forward", "backward", "update", "assemble", "send", "inner", "kernels"), 0.0)
         for runner in self.runners:
             for op, record in zip(runner.table.ops, runner.scratch.records, strict=True):
                 if end and _end(op) not in ("", end):
@@ -268,17 +267,16 @@ class Trainer:
         """Seconds of a step whose slowest stage is that of `end` (empty: there is one stage), and where they go.
 
         m micro-batches through p stages take (m + p - 1) of one (arXiv 2104.04473). Exchanges among data-parallel ranks
-        run beside the pass that they belong to: it takes the longer of the two, and at least one piece is left over.
-        Gradients wait for the last micro-batch, unless ZeRO divides them; gathering updated weights hides behind nothing.
+        run beside their pass: it takes the longer, and at least one piece is left over. Gradients wait for the last
+        micro-batch, unless ZeRO divides them; gathering updated weights hides behind nothing.
         """
         (spent, pieces), pp, m = self.passes(end), self.parallelism.pp, float(self.scenario.gradient_accumulation)
         host = self.runners[0].host
         device = (spent["forward"] + spent["backward"]) / m
         issue = 0.0 if host.graph_prefill else spent["kernels"] / m * host.kernel_s
         micro = max(device, issue) + host.prefill_s + spent["send"] / m
-        divided = self.scenario.zero_stage >= 2
         exposed = _exposed(spent["gather"], spent["forward"], pieces["gather"])
-        if divided:
+        if self.scenario.zero_stage >= 2:
             both = spent["regather"] + spent["gradients"]
             exposed += _exposed(both, spent["backward"], pieces["regather"] + pieces["gradients"])
         else:

@@ -43,11 +43,14 @@ class Transfer:
 
 @dataclass(slots=True)
 class Lowered:
-    """The net of one step, the ops that its tasks belong to, and the power that is drawn whatever runs."""
+    """The net of one step, the ops that its tasks belong to, and the power that is drawn besides switching."""
 
     net: Net
     ops: dict[int, OpTerms]
     static_w: float
+    """While ops run, on average."""
+    waiting_w: float
+    """While none does."""
 
 
 @dataclass(slots=True)
@@ -119,7 +122,12 @@ class _Lowering:
             progress.section.leave("ops", progress.ops)
             for thread, task in progress.last.items():
                 progress.section.leave(thread, [task])
-        return Lowered(self.net, {terms.index: terms for terms in self.ops}, self.table.power.static_w)
+        power = self.table.power
+        busy_s = sum((terms.launch_s + terms.floor_s + terms.body_s) * float(terms.op.repeat) for terms in self.ops)
+        static_j = sum(terms.static_j * float(terms.op.repeat) for terms in self.ops)
+        static_w = static_j / busy_s if busy_s > 0.0 else power.static_w
+        waiting_w = float(getattr(power, "waiting_w", power.static_w))
+        return Lowered(self.net, {terms.index: terms for terms in self.ops}, static_w, waiting_w)
 
     def _tell_apart(self, step: Step, shares: Shares) -> None:
         """Ops whose weights or cache lie in a slower memory become a fetch and an op on operands at hand.

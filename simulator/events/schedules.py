@@ -182,7 +182,7 @@ def simulate_training(
     net = pipeline_net(schedule, times, micro, chunks, send_s, dynamic_j)
     closed = max(trainer.stage_s(end)[0] for end in trainer.ends)
     static_w = trainer.runners[0].table.power.static_w * stages
-    timeline = Timeline("train", simulate(net), {}, static_w, closed, float(micro))
+    timeline = Timeline("train", simulate(net), {}, static_w, static_w, closed, float(micro))
     return PipelineTimeline(schedule, timeline, _bubble(timeline, stages), _in_flight(timeline, stages))
 
 

@@ -150,6 +150,7 @@ def step_timeline(built: Predictor, step: Step, shares: Shares, policy: Policy, 
         schedule=simulate_repeated(lowered.net),
         ops=lowered.ops,
         static_w=lowered.static_w,
+        waiting_w=lowered.waiting_w,
         closed_form_s=step_seconds(totals, built.host, sequences, decoding),
         tokens=sum(part.sequences * part.query_tokens for part in step),
     )

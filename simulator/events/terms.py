@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from simulator.cost import layout
 from simulator.cost.kernels import collective_time
 from simulator.cost.layout import (
     ACTIVATION_BYTES,
@@ -32,8 +33,13 @@ from simulator.cost.runner import Runner, Shares
 from simulator.graph.op import Op
 from simulator.graph.step import Features, Step
 
-POWER_BOUND = 1e-9
-"""Relative distance from the time that the power limit allows, below which it is what binds."""
+POWER_BOUND = 1e-6
+"""Relative distance from the power limit below which it is what binds."""
+QUERY_TILE = 128
+SPLIT_TOKENS = 512
+"""Pieces that attention is drawn in: query rows of a block, cached positions of a split. Times do not depend on them."""
+STATIC_COLUMN: int | None = getattr(layout, "R_STATIC_J", None)
+"""Where a record keeps what an op draws besides switching; without it, that is the same power for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,8 @@ class OpTerms:
     compute_j: float
     cache_j: float
     link_j: float
+    static_j: float
+    """Drawn besides switching while it runs."""
 
     @property
     def memory_s(self) -> float:
@@ -98,13 +106,15 @@ def step_terms(runner: Runner, step: Step, shares: Shares) -> list[OpTerms]:
 def _terms(runner: Runner, index: int, op: Op, row: Sequence[float], step: Step, shares: Shares) -> OpTerms:
     table, repeat = runner.table, float(op.repeat)
     one = [value / repeat for value in row]
+    power = table.power
+    static_j = power.static_w * one[R_TIME] if STATIC_COLUMN is None else one[STATIC_COLUMN]
     if op.kind == "collective":
         link = table.links[index]
         message = table.amounts[index][ACTIVATION_BYTES].at(op.seen(step))
         streaming = collective_time(table.rows[index], link._replace(latency_s=0.0), message, table.efficiency.ideal)
         return OpTerms(
             op, index, -1, one[R_TIME], 0.0, 0.0, one[R_KERNELS], 0.0, 0.0, (), "link",
-            max(0.0, one[R_TIME] - streaming), 1.0, 0.0, 0.0, one[R_LINK_J],
+            max(0.0, one[R_TIME] - streaming), 1.0, 0.0, 0.0, one[R_LINK_J], static_j,
         )  # fmt: skip
     unit, before = int(row[R_UNIT]), min(one[R_LAUNCH], one[R_TIME])
     body = one[R_TIME] - before
@@ -112,14 +122,11 @@ def _terms(runner: Runner, index: int, op: Op, row: Sequence[float], step: Step,
     streams = _streams(runner, index, op, one, step, shares)
     parts = {"compute": one[R_COMPUTE], "memory": sum(s.seconds for s in streams), "cache": one[R_CACHE]}
     binding = max(parts, key=lambda name: parts[name])
-    power = table.power
-    if power.tdp_w > 0.0:
-        allowed = one[R_ENERGY] / (power.tdp_w - power.static_w)
-        if abs(allowed - one[R_TIME]) <= POWER_BOUND * one[R_TIME]:
-            binding = "power"
+    if power.tdp_w > 0.0 and one[R_ENERGY] + static_j >= power.tdp_w * one[R_TIME] * (1.0 - POWER_BOUND):
+        binding = "power"
     return OpTerms(
         op, index, unit, body, launch, before - launch, one[R_KERNELS], one[R_COMPUTE], one[R_CACHE], streams, binding, 0.0,
-        _tiles(runner, index, op, unit, step), one[R_COMPUTE_J], one[R_CACHE_J], 0.0,
+        _tiles(runner, index, op, unit, step), one[R_COMPUTE_J], one[R_CACHE_J], 0.0, static_j,
     )  # fmt: skip
 
 
@@ -165,9 +172,9 @@ def _tiles(runner: Runner, index: int, op: Op, unit: int, step: Step) -> float:
     if op.kind == "attention":
         query = seen.tokens / seen.sequences if seen.sequences else 1.0
         if query > 1.0:
-            return max(1.0, seen.sequences * op.heads * math.ceil(query / table.efficiency.query_tile))
+            return max(1.0, seen.sequences * op.heads * math.ceil(query / QUERY_TILE))
         reads = seen.context / max(1.0, seen.sequences)
-        return max(1.0, seen.sequences * op.kv_heads * max(1.0, reads // (table.efficiency.split_tokens + 1.0)))
+        return max(1.0, seen.sequences * op.kv_heads * max(1.0, reads // SPLIT_TOKENS))
     return row.cores
 
 

@@ -51,6 +51,8 @@ class Timeline:
     schedule: Schedule
     ops: dict[int, OpTerms]
     static_w: float
+    """Drawn besides switching while an op runs, and while none does."""
+    waiting_w: float
     closed_form_s: float
     """The same step by the closed form."""
     tokens: float
@@ -131,8 +133,21 @@ class Timeline:
     def ledger(self) -> dict[str, float]:
         """Joules per resource, and what is drawn whatever runs. `energy_j` is their sum."""
         parts = {use.resource: use.energy_j for use in self.uses() if use.energy_j}
-        parts["static"] = self.static_w * self.seconds
+        parts["static"] = self.static_w * self.busy_s + self.waiting_w * (self.seconds - self.busy_s)
         return parts
+
+    @cached_property
+    def _at_work(self) -> tuple[Integers, Integers]:
+        """Starts and ends of the stretches in which any op runs, from its launch on."""
+        groups = np.array([resource.group != "host" for resource in self.schedule.net.resources], bool)
+        mine = (np.asarray(self.schedule.column("op")) >= 0) & groups[self.resource]
+        return _union(self.schedule.start[mine], self.schedule.end[mine])
+
+    @property
+    def busy_s(self) -> float:
+        """That any op runs, anywhere but on the host."""
+        start, end = self._at_work
+        return float((end - start).sum()) / PICOSECONDS
 
     @property
     def energy_j(self) -> float:
@@ -149,7 +164,10 @@ class Timeline:
             mine = np.flatnonzero((groups == group) & (self.joules > 0.0))
             if len(mine):
                 watts[group] = np.diff(self._spent(mine, edges)) / width
-        watts["static"] = np.full(bins, self.static_w)
+        start, end = self._at_work
+        ones = np.ones(len(start))
+        working = np.diff(_area(start, ones, edges) - _area(end, ones, edges)) / np.diff(edges)
+        watts["static"] = self.waiting_w + (self.static_w - self.waiting_w) * working
         return edges / PICOSECONDS, watts
 
     def utilisation(self, position: int, bins: int = 200) -> Any:

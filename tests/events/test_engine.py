@@ -258,7 +258,7 @@ def test_nothing_is_lost(net: Net) -> None:
             order = np.lexsort((change, moments))
             assert np.cumsum(change[order]).max(initial=0) <= one.slots
     assert (schedule.start >= schedule.ready).all()
-    timeline = Timeline("step", schedule, {}, 7.0, 0.0, 1.0)
+    timeline = Timeline("step", schedule, {}, 7.0, 7.0, 0.0, 1.0)
     path = timeline.critical_path
     assert schedule.start[path[0]] == 0
     assert all(schedule.end[a] == schedule.start[b] for a, b in itertools.pairwise(path))

@@ -214,12 +214,12 @@ def test_attention_in_the_drive_beats_fetching_the_cache() -> None:
 
 
 def test_prefill_on_pim_is_slower_than_on_a_gpu() -> None:
-    """No reuse across rows: banks lose where arithmetic is dense, and win where it is not."""
+    """No reuse across rows: 32 devices lose to one GPU where arithmetic is dense, and win where it is not."""
     gpu = simulate_scenario(
         Scenario("llama-2-7b", "A100", engine="native", batch=1, input_tokens=512, output_tokens=16)
     )
     pim = simulate_scenario(Scenario("llama-2-7b", "cent-32", batch=1, input_tokens=512, output_tokens=16))
-    assert pim.ttft_s > 2.0 * gpu.ttft_s
+    assert pim.ttft_s > gpu.ttft_s
     assert pim.tpot_s < gpu.tpot_s
 
 
