@@ -90,6 +90,14 @@ class UnsupportedError(SimulatorError):
         super().__init__(f"{feature} is not supported{instead}")
 
 
+class TimelineError(SimulatorError):
+    """A task of a timeline that cannot run: no such resource, no bandwidth, a buffer too small, a wait without end."""
+
+    def __init__(self, task: str, message: str) -> None:
+        self.task = task
+        super().__init__(f"task '{task}': {message}")
+
+
 class ImportFormatError(SimulatorError):
     """A foreign file (config.json, ONNX, ...) that cannot be read as what it claims to be."""
 

@@ -1,7 +1,6 @@
 """A training scenario resolved to graphs of one rank: what the fullest device holds, and the seconds of each pass.
 
-Knows the schedule (1F1B pipeline, exchanges hidden behind the passes they belong to) and where ranks stand; nothing of
-convergence, data loading or failures.
+Knows the closed form of a 1F1B pipeline and where ranks stand; nothing of convergence, data loading or failures.
 """
 
 from __future__ import annotations
@@ -246,24 +245,15 @@ class Trainer:
         """The ends of a pipeline, either of which may be the slowest stage; without a pipeline there is one stage."""
         return ("embedding", "head") if self.parallelism.pp > 1 else ("",)
 
-    def stage_s(self, end: str) -> tuple[float, dict[str, float]]:
-        """Seconds of a step whose slowest stage is the one of that `end` (empty: there is one stage), and where they go.
-
-        m micro-batches through p stages take (m + p - 1) of one (arXiv 2104.04473). Exchanges among data-parallel ranks
-        run beside the pass that they belong to: it takes the longer of the two, and at least one piece is left over.
-        Gradients wait for the last micro-batch, unless ZeRO divides them; gathering updated weights hides behind nothing.
-        """
-        pp, m = self.parallelism.pp, float(self.scenario.gradient_accumulation)
-        spent = dict.fromkeys(
-            ("forward", "backward", "gather", "gradients", "update", "assemble", "send", "inner", "kernels"), 0.0
-        )
+    def passes(self, end: str) -> tuple[dict[str, float], dict[str, float]]:
+        """Seconds of a stage in each pass, all micro-batches together (`kernels`: launches); pieces of its exchanges."""
         pieces = {"gather": 0.0, "gradients": 0.0, "regather": 0.0}
-        spent["regather"] = 0.0
+        spent = dict.fromkeys((*pieces, "forward", "backward", "update", "assemble", "send", "inner", "kernels"), 0.0)
         for runner in self.runners:
             for op, record in zip(runner.table.ops, runner.scratch.records, strict=True):
                 if end and _end(op) not in ("", end):
                     continue
-                share = 1.0 / (pp - 1) if op.axis == "pp" else 1.0 if _end(op) else self.share
+                share = 1.0 / (self.parallelism.pp - 1) if op.axis == "pp" else 1.0 if _end(op) else self.share
                 name, seconds = _pass(op), float(record[R_TIME]) * share
                 spent[name] += seconds
                 if name in pieces:
@@ -271,13 +261,22 @@ class Trainer:
                 elif name != "send":
                     spent["inner"] += seconds if op.kind == "collective" and name != "assemble" else 0.0
                     spent["kernels"] += float(record[R_KERNELS]) * share if name != "update" else 0.0
+        return spent, pieces
+
+    def stage_s(self, end: str) -> tuple[float, dict[str, float]]:
+        """Seconds of a step whose slowest stage is that of `end` (empty: there is one stage), and where they go.
+
+        m micro-batches through p stages take (m + p - 1) of one (arXiv 2104.04473). Exchanges among data-parallel ranks
+        run beside their pass: it takes the longer, and at least one piece is left over. Gradients wait for the last
+        micro-batch, unless ZeRO divides them; gathering updated weights hides behind nothing.
+        """
+        (spent, pieces), pp, m = self.passes(end), self.parallelism.pp, float(self.scenario.gradient_accumulation)
         host = self.runners[0].host
         device = (spent["forward"] + spent["backward"]) / m
         issue = 0.0 if host.graph_prefill else spent["kernels"] / m * host.kernel_s
         micro = max(device, issue) + host.prefill_s + spent["send"] / m
-        divided = self.scenario.zero_stage >= 2
         exposed = _exposed(spent["gather"], spent["forward"], pieces["gather"])
-        if divided:
+        if self.scenario.zero_stage >= 2:
             both = spent["regather"] + spent["gradients"]
             exposed += _exposed(both, spent["backward"], pieces["regather"] + pieces["gradients"])
         else:

@@ -15,6 +15,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from simulator.cost.runner import Shares
+    from simulator.events.tasks import Net
+    from simulator.graph.step import Step
+    from simulator.predict import Predictor
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "speed.md"
 
@@ -45,7 +52,7 @@ def cold_process(arguments: list[str], repeats: int = 5) -> float:
 
 
 def figures() -> list[Figure]:
-    """The first four rows of the budget, measured here."""
+    """The rows of the budget that there is a program for, measured here."""
     scenario = ["--model", "llama-3.1-8b", "--hardware", "H100", "--batch", "8", "--input", "512", "--output", "128"]
     command = ["-m", "simulator.cli.main"]
     empty = cold_process(["-c", "pass"])
@@ -60,6 +67,87 @@ def figures() -> list[Figure]:
         found.append(Figure(what, f"< {budget} s", measured, seconds < budget))
     found.append(_loop())
     found.append(_sweep())
+    found += [_events(64, "64 resources with queues"), _layers(), *_decode_steps()]
+    return found
+
+
+def _events(resources: int, label: str) -> Figure:
+    """Chains of tasks that queue on many resources."""
+    from simulator.events.tasks import Net, Resource
+
+    net = Net()
+    units = [net.resource(Resource(f"unit {number}", "unit")) for number in range(resources)]
+    section = net.section(100)
+    for number in range(1024):
+        before = [number - resources] if number >= resources else []
+        task = net.task("task", units[number % resources], (1 + number % 7) * 1e-6, after=before)
+        if not before:
+            section.enter("ops", task)
+    section.leave("ops", range(1024 - resources, 1024))
+    return _event_rate(net, f"event loop, {label}")
+
+
+def _layers() -> Figure:
+    """A net such as a decode step lowers to: launches, loads and waves of 3,000 layers."""
+    from simulator.events.tasks import Net, Resource
+
+    net = Net()
+    memory, unit = net.resource(Resource("memory", "memory")), net.resource(Resource("unit", "unit", slots=108))
+    launch = net.resource(Resource("launch", "launch", "delay"))
+    section = net.section(3000)
+    last: list[int] = []
+    for op in range(11):
+        start = net.task("launch", launch, 1e-6, kind="launch", after=last)
+        if op == 0:
+            section.enter("ops", start)
+        load, wave = start, start
+        for _ in range(16):
+            arriving = net.task("load", memory, 1e-6, kind="load", after=[load, wave])
+            wave = net.task("wave", unit, 1e-7, after=dict.fromkeys([wave, load]), width=100)
+            load = arriving
+        last = [load, wave]
+    section.leave("ops", last)
+    return _event_rate(net, "event loop, layers of a step")
+
+
+def _event_rate(net: Net, label: str) -> Figure:
+    from simulator.events.engine import assemble, buffers, compiled
+
+    program = assemble(net, [section.repeats for section in net.sections])
+    loop, best, events = compiled(), float("inf"), 0
+    loop.run(program, buffers(program))
+    for _ in range(7):
+        work = buffers(program)
+        start = time.perf_counter()
+        events = loop.run(program, work)
+        best = min(best, time.perf_counter() - start)
+    rate = events / best
+    return Figure(label, "> 10 million events/s", f"{rate / 1e6:.1f} million events/s of {events:,}", rate > 10e6)
+
+
+def _decode_steps() -> list[Figure]:
+    from simulator.events.policy import Policy
+    from simulator.events.simulation import step_timeline
+    from simulator.graph.step import Slice
+    from simulator.predict import predictor
+    from simulator.run import BatchRun
+    from simulator.scenario import Scenario
+
+    found = []
+    for hardware, place in (("A100", ()), ("aim-system", ()), ("gpu-csd", (("kv", "flash"),)), ("sn40l", ())):
+        built = predictor(Scenario("llama-2-7b", hardware, place=place))
+        run = built.predict(1, 512, 128).run
+        assert isinstance(run, BatchRun)
+        shares = run.turns[0].placement.shares
+        step = (Slice.decode(1, 575),)
+
+        def once(built: Predictor = built, shares: Shares = shares, step: Step = step) -> None:
+            step_timeline(built, step, shares, Policy(), label="decode")
+
+        once()
+        seconds = best_of(once, 9)
+        what = f"timeline of a Llama-2-7B decode step on {hardware}"
+        found.append(Figure(what, "< 50 ms", f"{seconds * 1e3:.1f} ms", seconds < 0.05))
     return found
 
 

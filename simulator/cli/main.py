@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("compare", "One scenario on several devices, engines or techniques, as a table."),
     "sweep": ("sweep", "Every point of a grid, to Parquet or CSV."),
     "roofline": ("roofline", "Hierarchical roofline chart of a scenario's ops."),
+    "simulate": ("simulate", "Event-driven timeline of one scenario: who waits for what."),
     "validate": ("validation.command", "Predictions against measurements: end-to-end runs and kernels."),
     "calibrate": ("validation.microbench.command", "Measure this machine; write its device file and calibration."),
     "list": ("list", "Known hardware, models, techniques, papers and engines."),

@@ -46,9 +46,13 @@ METHOD: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
 
 @click.command("train")
 @options(WORK[:1], ONE_OF_EACH[:1], SHAPE, METHOD)
+@click.option("--schedule", help="Simulate the pipeline: gpipe, 1f1b or interleaved.")
+@click.option(
+    "--model-chunks", type=int, default=2, show_default=True, help="Parts of the layers per interleaved stage."
+)
 @click.option("--explain", is_flag=True, help="Every op of one rank's step with the terms of its time.")
 @click.option("--json", "as_json", is_flag=True, help="Stable keys in SI units; with --explain also `ops`.")
-def command(explain: bool, as_json: bool, **named: Any) -> None:
+def command(schedule: str | None, model_chunks: int, explain: bool, as_json: bool, **named: Any) -> None:
     """Time, memory, energy and cost of one optimizer step.
 
     \b
@@ -57,18 +61,34 @@ def command(explain: bool, as_json: bool, **named: Any) -> None:
     from simulator.train import predict_training
 
     prediction = predict_training(**named)
+    simulated = None
+    if schedule is not None:
+        from simulator.events.schedules import simulate_training
+
+        simulated = simulate_training(prediction.scenario, schedule, model_chunks)  # type: ignore[arg-type]
     if as_json:
         from simulator.views.records import op_record, to_json
 
         found = prediction.to_dict()
         if explain:
             found["ops"] = [op_record(op) for op in prediction.ops()]
+        if simulated is not None:
+            found["timeline"] = {
+                "schedule": simulated.schedule,
+                "step_s": simulated.seconds,
+                "bubble_share": simulated.bubble_share,
+                "passes_in_flight": list(simulated.in_flight),
+            }
         click.echo(to_json(found))
         return
     from simulator.views import text
     from simulator.views.document import as_text
 
     blocks = _blocks(prediction)
+    if simulated is not None:
+        from simulator.views.simulation import schedule_section
+
+        blocks.insert(1, schedule_section(simulated))
     if explain:
         title = "One rank's step, all micro-batches, before exchanges are hidden"
         blocks.append(text.ops_table(prediction.ops(), title))

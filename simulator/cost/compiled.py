@@ -34,13 +34,13 @@ def arithmetic() -> tuple[Any, Any]:
     return compiled_steps, compiled_batches
 
 
-def compile_modules(modules: Sequence[ModuleType]) -> list[ModuleType]:
+def compile_modules(modules: Sequence[ModuleType], what: str = "the cost arithmetic") -> list[ModuleType]:
     """The modules loaded anew with each function compiled, in order: a later one calls the compiled form of an earlier."""
     numba: Any = importlib.import_module("numba")
     before = numba.config.CACHE_DIR
     folder = _cache_folder([layout, *modules])
     if not any(folder.iterdir()):
-        logging.getLogger(__name__).warning("compiling the cost arithmetic, once: about 20 seconds")
+        logging.getLogger(__name__).warning("compiling %s, once: about 20 seconds", what)
     numba.config.CACHE_DIR = str(folder)
     try:
         twins: dict[Callable[..., Any], Any] = {}

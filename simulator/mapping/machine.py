@@ -14,7 +14,7 @@ from pathlib import Path
 
 from simulator import catalog
 from simulator.errors import Problem, SpecError, shorten
-from simulator.spec.hardware import ComputeUnit, DeviceSpec, Link, Memory, Role, Sourced, SystemSpec
+from simulator.spec.hardware import ComputeUnit, DeviceSpec, Geometry, Link, Memory, Role, Sourced, SystemSpec, Timing
 from simulator.spec.loader import Spec, load, read_mapping
 
 _RUNS: dict[str, tuple[str, ...]] = {
@@ -67,6 +67,11 @@ class MemoryLevel:
     holds: frozenset[str]
     technology: str
     of_main: bool
+    geometry: Geometry | None = None
+    """Of one device of the part; `parts` of them serve one rank."""
+    timing: Timing | None = None
+    parts: float = 1.0
+    write_bytes_per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +241,10 @@ def _memory(memory: Memory, part: _Placed, of_main: bool) -> MemoryLevel:
         holds=holds,
         technology=memory.technology or memory.kind,
         of_main=of_main,
+        geometry=memory.geometry,
+        timing=memory.timing,
+        parts=part.per_rank,
+        write_bytes_per_s=(memory.write_bandwidth or memory.bandwidth).value * part.per_rank,
     )
 
 

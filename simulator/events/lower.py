@@ -1,0 +1,397 @@
+"""A step of a scenario as tasks on the machine's resources: who waits for what.
+
+Service times come from `simulator.events.service`; this module adds order, room, and what may run ahead. It asks what
+units, memories and links there are, never which device.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from simulator.cost.runner import Shares
+from simulator.events.memory import Access, access
+from simulator.events.policy import Policy
+from simulator.events.service import Flow, service, waves
+from simulator.events.tasks import Net, Resource, Section
+from simulator.events.terms import OpTerms, step_terms
+from simulator.graph.step import Step
+from simulator.mapping.machine import Unit
+from simulator.predict import Predictor
+
+QUEUED_LAUNCHES = 1024
+"""Launches that a driver's queue holds before the host waits."""
+FETCH_PIECES = 4
+"""Pieces that the operands of one op cross a link in."""
+LINK_STEPS = 4
+"""Pieces that the bytes of a collective flow in."""
+THREADS = ("ops", "weights", "fetch", "launch")
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Bytes of one op that lie in a slower memory: fetched before the op starts, or stored after it has ended."""
+
+    memory: int
+    part: str
+    """At this end of the link."""
+    seconds: float
+    size: float
+    joules: float
+
+
+@dataclass(slots=True)
+class Lowered:
+    """The net of one step, the ops that its tasks belong to, and the power that is drawn besides switching."""
+
+    net: Net
+    ops: dict[int, OpTerms]
+    static_w: float
+    """While ops run, on average."""
+    waiting_w: float
+    """While none does."""
+
+
+@dataclass(slots=True)
+class _Progress:
+    """Where each thread of work of a section stands."""
+
+    section: Section
+    stretch: float
+    ops: list[int] = field(default_factory=list)
+    """Tasks that the next op waits for; none yet: it waits for the copy before."""
+    last: dict[str, int] = field(default_factory=dict)
+    """Last task of the other threads."""
+    waves: list[int] = field(default_factory=list)
+    """Waves of the op before."""
+
+
+def lower(predictor: Predictor, step: Step, shares: Shares, policy: Policy, *, decoding: bool) -> Lowered:
+    """One step on one rank. Raises TimelineError for work that a resource cannot do."""
+    return _Lowering(predictor, step, shares, policy, decoding).build()
+
+
+def _is_far(unit: Unit, memory: int, home: int) -> bool:
+    """Whether a unit that has its operands at home would rather have those of this memory brought there."""
+    return memory != home and unit.near != memory and unit.read_bytes_per_s[memory] < unit.read_bytes_per_s[home]
+
+
+class _Lowering:
+    def __init__(self, predictor: Predictor, step: Step, shares: Shares, policy: Policy, decoding: bool) -> None:
+        self.predictor, self.policy, self.decoding = predictor, policy, decoding
+        self.machine, self.table, self.host = predictor.resolved.machine, predictor.runner.table, predictor.host
+        self.ops = step_terms(predictor.runner, step, shares)
+        self.ahead: dict[int, list[Transfer]] = {}
+        self.behind: dict[int, list[Transfer]] = {}
+        if policy.link == "event" and policy.prefetch_layers > 0:
+            self._tell_apart(step, shares)
+        self.sequences = sum(part.sequences for part in step)
+        self.graph = bool(self.host.graph_decode if decoding else self.host.graph_prefill)
+        self.net = Net()
+        self.units = [
+            self.net.resource(Resource(unit.name, "unit", slots=max(1, int(unit.count)))) for unit in self.machine.units
+        ]
+        self.others: dict[str, int] = {}
+        self.accesses: dict[int, dict[int, Access | None]] = {}
+        self.launches = self.net.resource(Resource("launch", "launch", "delay"))
+        self.thread = self.net.resource(Resource("host thread", "host"))
+        self.queue = self.net.buffer("launch queue", QUEUED_LAUNCHES)
+        self.room = -1
+        self.pads: dict[str, int] = {}
+
+    def build(self) -> Lowered:
+        """The whole step: the host's turn, then runs of ops that repeat alike."""
+        waited = self.host.step_s if self.decoding else self.host.prefill_s
+        first = self.net.section(1, "host")
+        waited += self.host.per_sequence_s * self.sequences
+        begun = self.net.task("schedule the step", self.thread, waited, kind="wait")
+        for thread in THREADS:
+            first.leave(thread, [begun])
+        kernels = sum(terms.kernels * float(terms.op.repeat) for terms in self.ops)
+        issue_s = 0.0 if self.graph else kernels * self.host.kernel_s
+        if issue_s > 0.0 and self.policy.host == "analytic":
+            self.net.task("launches of the step", self.thread, issue_s, kind="launch", after=[begun])
+        runs = [(repeat, list(run)) for repeat, run in groupby(self.ops, key=lambda terms: float(terms.op.repeat))]
+        self._make_room([run for _, run in runs])
+        for repeat, run in runs:
+            copies = max(1, round(repeat))
+            progress = _Progress(self.net.section(copies, run[0].op.block), repeat / copies)
+            for terms in run:
+                self._op(terms, progress)
+            progress.section.leave("ops", progress.ops)
+            for thread, task in progress.last.items():
+                progress.section.leave(thread, [task])
+        power = self.table.power
+        busy_s = sum((terms.launch_s + terms.floor_s + terms.body_s) * float(terms.op.repeat) for terms in self.ops)
+        static_j = sum(terms.static_j * float(terms.op.repeat) for terms in self.ops)
+        static_w = static_j / busy_s if busy_s > 0.0 else power.static_w
+        waiting_w = float(getattr(power, "waiting_w", power.static_w))
+        return Lowered(self.net, {terms.index: terms for terms in self.ops}, static_w, waiting_w)
+
+    def _tell_apart(self, step: Step, shares: Shares) -> None:
+        """Ops whose weights or cache lie in a slower memory become a fetch and an op on operands at hand.
+
+        What a prompt has just put into its cache is still at hand; positions of earlier steps have to be fetched.
+        """
+        memories = self.machine.memories
+        home = max(range(len(memories)), key=lambda m: shares[2][m])
+        positions = sum(part.sequences * (part.query_tokens + part.past_tokens) for part in step)
+        earlier = sum(part.sequences * part.past_tokens for part in step) / positions if positions else 0.0
+        for terms in self.ops:
+            unit = self.machine.units[terms.unit]
+            known = terms.op.routing is None or self.policy.prefetch_experts
+            if terms.unit < 0 or not known or memories[home].part != unit.part:
+                continue
+            for stream in terms.streams:
+                memory, rate = memories[stream.memory], unit.read_bytes_per_s[stream.memory]
+                whole = stream.seconds * rate
+                if not _is_far(unit, stream.memory, home):
+                    continue
+                for share, found, per_s in (
+                    (stream.weight + stream.cache * earlier, self.ahead, rate),
+                    (stream.written, self.behind, min(rate, memory.write_bytes_per_s)),
+                ):
+                    if share > 0.0:
+                        size = whole * share
+                        moved = Transfer(stream.memory, unit.part, size / per_s, size, stream.joules * share)
+                        found.setdefault(terms.index, []).append(moved)
+        if not self.ahead and not self.behind:
+            return
+        near = []
+        main = next(unit for unit in self.machine.units if unit.part == memories[home].part)
+        for row in shares:
+            away = [m for m in range(len(memories)) if _is_far(main, m, home)]
+            moved_here = sum(row[m] for m in away)
+            near.append(tuple(0.0 if m in away else x + (moved_here if m == home else 0.0) for m, x in enumerate(row)))
+        local = {terms.index: terms for terms in step_terms(self.predictor.runner, step, tuple(near))}
+        moved_ops = (set(self.ahead) | set(self.behind)) & set(local)
+        self.ops = [local[terms.index] if terms.index in moved_ops else terms for terms in self.ops]
+
+    def _make_room(self, runs: list[list[OpTerms]]) -> None:
+        """Buffers: for what is fetched ahead, so many layers of the largest; for weights, half of a scratchpad."""
+        layers = [sum(part.size for terms in run for part in self.ahead.get(terms.index, ())) for run in runs]
+        single = [sum(part.size for part in parts) for parts in self.ahead.values()]
+        if single:
+            depth = 1.0 + self.policy.prefetch_layers
+            wanted = min(depth * max(layers), sum(layers)) if self.policy.prefetch_layers >= 1 else 0.0
+            self.room = self.net.buffer("prefetch buffer", 2.0 + math.ceil(max(wanted, (1 + depth) * max(single))))
+        for memory in self.machine.memories:
+            if memory.kind == "scratchpad" and self.policy.unit == "event":
+                self.pads[memory.part] = self.net.buffer(f"weights in {memory.name}", memory.capacity_bytes / 2.0)
+
+    def _op(self, terms: OpTerms, at: _Progress) -> None:
+        """One op: its fetch, its launch, and pieces whose loads run one piece ahead of their waves."""
+        if terms.unit < 0:
+            self._collective(terms, at)
+            return
+        unit = self.machine.units[terms.unit]
+        pad = -1 if unit.near_inside else self.pads.get(unit.part, -1)
+        start = self._start(terms, at, fused=pad >= 0)
+        parts = service(terms, unit.read_bytes_per_s, self._accesses(terms.unit))
+        wave: int | None = None
+        previous: dict[str, int] = {}
+        ended: list[int] = []
+        at.waves = []
+        pieces = waves(terms.tiles, unit.count, terms.body_s, self.policy.chunks)
+        for piece, (width, share) in enumerate(pieces):
+            gate = start if wave is None else wave
+            flowing: list[int] = []
+            staged: list[int] = []
+            held = 0.0
+            for flow in parts.flows:
+                size = flow.size * share * at.stretch
+                ahead = pad >= 0 and flow.stream.weight > 0.5 and 2.0 * size <= self.net.buffers[pad].capacity_bytes
+                if ahead:
+                    staged.append(self._load(terms, flow, piece, share, at, gate, previous, pad, size))
+                    held += math.ceil(size)
+                else:
+                    flowing.append(self._load(terms, flow, piece, share, at, gate, previous, -1, size))
+            if parts.cache_s > 0.0:
+                waits = [gate, *([previous["tiles"]] if "tiles" in previous else [])]
+                previous["tiles"] = self.net.task(
+                    f"{terms.op.name}: tiles {piece}", self._other(self._cache(terms.unit), "cache"),
+                    parts.cache_s * share * at.stretch, kind="load", after=waits,
+                    joules=terms.cache_j * share * at.stretch, op=terms.index,
+                )  # fmt: skip
+                flowing.append(previous["tiles"])
+            # A wave streams its own operands, so that the next one waits for them; what is staged has to be there first.
+            wave = self.net.task(
+                f"{terms.op.name}: wave {piece}", self.units[terms.unit], parts.compute_s * share * at.stretch,
+                after=dict.fromkeys([gate, *staged, *ended]), width=width, op=terms.index,
+                joules=terms.compute_j * share * at.stretch, gives=(pad, held) if held else None,
+            )  # fmt: skip
+            at.waves.append(wave)
+            ended = flowing
+        assert wave is not None
+        at.ops = self._freed(terms, [*dict.fromkeys([wave, *ended])])
+
+    def _load(
+        self,
+        terms: OpTerms,
+        flow: Flow,
+        piece: int,
+        share: float,
+        at: _Progress,
+        gate: int,
+        previous: dict[str, int],
+        pad: int,
+        size: float,
+    ) -> int:
+        """One piece of one stream: after the one before it, and either when its wave may start or when there is room."""
+        thread = "weights" if pad >= 0 else "loads"
+        before = at.last if pad >= 0 else previous
+        waits = [before[thread]] if thread in before else []
+        memory, unit = self.machine.memories[flow.stream.memory], self.machine.units[terms.unit]
+        name = self.table.memory_names[flow.stream.memory]
+        resource = self._other(name, "memory")
+        if memory.part != unit.part:
+            resource = self._other(f"{name} to {unit.part or unit.name}", "link")
+        task = self.net.task(
+            f"{terms.op.name}: {name} {piece}", resource, flow.seconds * share * at.stretch,
+            kind=flow.kind, after=waits if pad >= 0 else [gate, *waits], priority=1 if pad >= 0 else 0,
+            joules=flow.stream.joules * share * at.stretch, op=terms.index, takes=(pad, size) if pad >= 0 else None,
+        )  # fmt: skip
+        if pad >= 0 and not waits:
+            at.section.enter("weights", task)
+        before[thread] = task
+        return task
+
+    def _start(self, terms: OpTerms, at: _Progress, *, fused: bool) -> int:
+        """The launch of an op, when the op before has ended and the host has issued it."""
+        issued = self._issue(terms, at)
+        fetched = self._fetch(terms, at)
+        gap = 0.0 if self.graph else self.host.gap_s * terms.kernels
+        gives = (self.queue, float(math.ceil(terms.kernels))) if issued else None
+        launch_s = (terms.launch_s + gap) * at.stretch
+        ready = [*at.ops, *fetched]
+        if fused:
+            # One program: its sections start one another while earlier ones still work.
+            waits = [at.last["launch"]] if "launch" in at.last else []
+            launch = self.net.task(
+                f"{terms.op.name}: launch",
+                self.launches,
+                launch_s,
+                kind="launch",
+                after=[*waits, *issued],
+                op=terms.index,
+            )
+            if not waits:
+                at.section.enter("launch", launch)
+            at.last["launch"] = launch
+            ready.append(launch)
+            launch_s = 0.0
+        else:
+            ready += issued
+        start = self.net.task(
+            f"{terms.op.name}: start", self.launches, launch_s + terms.floor_s * at.stretch, kind="launch", after=ready,
+            op=terms.index, gives=gives,
+        )  # fmt: skip
+        if not at.ops:
+            at.section.enter("ops", start)
+        return start
+
+    def _issue(self, terms: OpTerms, at: _Progress) -> list[int]:
+        """The host's part of a launch, where it issues kernels one by one."""
+        seconds = 0.0 if self.graph or self.policy.host == "analytic" else self.host.kernel_s * terms.kernels
+        if seconds <= 0.0:
+            return []
+        task = self.net.task(
+            f"{terms.op.name}: issue", self.thread, seconds * at.stretch, kind="launch", op=terms.index,
+            takes=(self.queue, math.ceil(terms.kernels)), after=[at.last["issue"]] if "issue" in at.last else [],
+        )  # fmt: skip
+        if "issue" not in at.last:
+            at.section.enter("issue", task)
+        at.last["issue"] = task
+        return [task]
+
+    def _fetch(self, terms: OpTerms, at: _Progress) -> list[int]:
+        """What crosses a link before the op, in the order of use, as far ahead as there is room."""
+        last: list[int] = []
+        for part in self.ahead.get(terms.index, ()):
+            memory = self.table.memory_names[part.memory]
+            way = self._other(f"{memory} to {part.part or 'main'}", "link")
+            for piece in range(FETCH_PIECES):
+                waits = [at.last["fetch"]] if "fetch" in at.last else []
+                task = self.net.task(
+                    f"{terms.op.name}: fetch {piece}", way, part.seconds / FETCH_PIECES * at.stretch, kind="load",
+                    after=waits, priority=1, takes=(self.room, part.size / FETCH_PIECES), op=terms.index,
+                    joules=part.joules / FETCH_PIECES * at.stretch,
+                )  # fmt: skip
+                if not waits:
+                    at.section.enter("fetch", task)
+                at.last["fetch"] = task
+            last.append(at.last["fetch"])
+        return last
+
+    def _freed(self, terms: OpTerms, ended: list[int]) -> list[int]:
+        """After an op: stores of what lies beyond a link, which nothing waits for, and the room of what was fetched."""
+        for part in self.behind.get(terms.index, ()):
+            memory = self.table.memory_names[part.memory]
+            way = self._other(f"{part.part or 'main'} to {memory}", "link")
+            name = f"{terms.op.name}: store"
+            self.net.task(name, way, part.seconds, kind="store", after=ended, joules=part.joules, op=terms.index)
+        parts = self.ahead.get(terms.index)
+        if not parts:
+            return ended
+        size = sum(FETCH_PIECES * math.ceil(part.size / FETCH_PIECES) for part in parts)
+        name = f"{terms.op.name}: free"
+        return [self.net.task(name, self.launches, kind="launch", after=ended, gives=(self.room, size), op=terms.index)]
+
+    def _collective(self, terms: OpTerms, at: _Progress) -> None:
+        """An exchange among ranks: its latency, then its bytes; with overlap, each piece after its waves."""
+        name = terms.op.name
+        axis = terms.op.axis or "tp"
+        early = self.policy.overlap_collectives and bool(at.waves)
+        wire = self._other(f"{axis} latency", "wait")
+        link = self._other(f"{axis} link", "link")
+        started: int | None = None
+        streaming = max(0.0, terms.body_s - terms.latency_s)
+        tasks: list[int] = []
+        for piece in range(LINK_STEPS):
+            waits = list(at.ops)
+            if early:
+                waits = [at.waves[((piece + 1) * len(at.waves) - 1) // LINK_STEPS]]
+                waits += at.ops if piece == LINK_STEPS - 1 else []
+            if started is None:
+                started = self.net.task(
+                    f"{name}: latency", wire, terms.latency_s * at.stretch, kind="wait", after=waits, op=terms.index
+                )
+                if not at.ops:
+                    at.section.enter("ops", started)
+            tasks.append(
+                self.net.task(
+                    f"{name}: step {piece}",
+                    link,
+                    streaming / LINK_STEPS * at.stretch,
+                    kind="exchange",
+                    after=dict.fromkeys([started, *waits, *tasks[-1:]]),
+                    op=terms.index,
+                    joules=terms.link_j / LINK_STEPS * at.stretch,
+                )
+            )
+        at.ops, at.waves = [tasks[-1]], []
+
+    def _accesses(self, unit: int) -> dict[int, Access | None]:
+        """The memories that this unit reads by their own timings."""
+        if unit not in self.accesses:
+            chosen: dict[int, Access | None] = {}
+            for position, memory in enumerate(self.machine.memories):
+                kind = self.policy.flash if memory.kind == "storage" else self.policy.memory
+                chosen[position] = access(memory, position, self.machine.units[unit]) if kind == "event" else None
+            self.accesses[unit] = chosen
+        return self.accesses[unit]
+
+    def _cache(self, unit: int) -> str:
+        """The last cache or scratchpad beside a unit."""
+        part = self.machine.units[unit].part
+        caches = [m for m in self.machine.memories if m.part == part and m.kind in ("cache", "scratchpad")]
+        last = max(caches, key=lambda memory: memory.capacity_bytes)
+        return f"{part}.{last.name}" if part else last.name
+
+    def _other(self, name: str, group: str) -> int:
+        """A memory, cache or link, when the first task needs it."""
+        if name not in self.others:
+            service = "delay" if group == "wait" else "shared" if name.endswith(" link") else "slots"
+            self.others[name] = self.net.resource(Resource(name, group, service))  # type: ignore[arg-type]
+        return self.others[name]

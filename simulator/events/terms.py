@@ -1,0 +1,181 @@
+"""What each op of a step asks of each resource, taken from the record that the cost arithmetic leaves of it.
+
+The time of an op is the closed form's; here it is told apart into launch, waves, streams per memory and role, exchange,
+and what binds it. Computes no time of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from simulator.cost import layout
+from simulator.cost.kernels import collective_time
+from simulator.cost.layout import (
+    ACTIVATION_BYTES,
+    CACHE_BYTES,
+    R_CACHE,
+    R_CACHE_J,
+    R_COMPUTE,
+    R_COMPUTE_J,
+    R_ENERGY,
+    R_KERNELS,
+    R_LAUNCH,
+    R_LINK_J,
+    R_MEMORY,
+    R_TIME,
+    R_UNIT,
+    ROWS,
+    WEIGHT_BYTES,
+)
+from simulator.cost.runner import Runner, Shares
+from simulator.graph.op import Op
+from simulator.graph.step import Features, Step
+
+POWER_BOUND = 1e-6
+"""Relative distance from the power limit below which it is what binds."""
+QUERY_TILE = 128
+SPLIT_TOKENS = 512
+"""Pieces that attention is drawn in: query rows of a block, cached positions of a split. Times do not depend on them."""
+STATIC_COLUMN: int | None = getattr(layout, "R_STATIC_J", None)
+"""Where a record keeps what an op draws besides switching; without it, that is the same power for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What one execution moves from one memory to its unit."""
+
+    memory: int
+    seconds: float
+    """At the memory's full rate as the unit sees it."""
+    joules: float
+    weight: float
+    """Shares of its bytes that are weights, cache that is read and cache that is written; the rest are activations."""
+    cache: float
+    written: float
+
+
+@dataclass(frozen=True, slots=True)
+class OpTerms:
+    """One execution of one op. Seconds."""
+
+    op: Op
+    index: int
+    unit: int
+    """-1 for a collective."""
+    body_s: float
+    """Without launch: what all parts of the op together take when nothing else runs."""
+    launch_s: float
+    floor_s: float
+    """That the op takes besides its launch whatever its size."""
+    kernels: float
+    compute_s: float
+    cache_s: float
+    streams: tuple[Stream, ...]
+    binding: str
+    """compute, memory, cache, power or link: the part that is stretched to `body_s`."""
+    latency_s: float
+    """Of a collective, before its bytes flow."""
+    tiles: float
+    """Pieces that can run on different cores at once."""
+    compute_j: float
+    cache_j: float
+    link_j: float
+    static_j: float
+    """Drawn besides switching while it runs."""
+
+    @property
+    def memory_s(self) -> float:
+        """All streams, one after the other."""
+        return sum(stream.seconds for stream in self.streams)
+
+
+def step_terms(runner: Runner, step: Step, shares: Shares) -> list[OpTerms]:
+    """Times a step and tells its ops apart; ops that have nothing to do are left out."""
+    runner.step(step, shares)
+    table = runner.table
+    found = []
+    for index, (op, record) in enumerate(zip(table.ops, runner.scratch.records, strict=True)):
+        row = [float(value) for value in record]
+        if row[R_TIME] > 0.0:
+            found.append(_terms(runner, index, op, row, step, shares))
+    return found
+
+
+def _terms(runner: Runner, index: int, op: Op, row: Sequence[float], step: Step, shares: Shares) -> OpTerms:
+    table, repeat = runner.table, float(op.repeat)
+    one = [value / repeat for value in row]
+    power = table.power
+    static_j = power.static_w * one[R_TIME] if STATIC_COLUMN is None else one[STATIC_COLUMN]
+    if op.kind == "collective":
+        link = table.links[index]
+        message = table.amounts[index][ACTIVATION_BYTES].at(op.seen(step))
+        streaming = collective_time(table.rows[index], link._replace(latency_s=0.0), message, table.efficiency.ideal)
+        return OpTerms(
+            op, index, -1, one[R_TIME], 0.0, 0.0, one[R_KERNELS], 0.0, 0.0, (), "link",
+            max(0.0, one[R_TIME] - streaming), 1.0, 0.0, 0.0, one[R_LINK_J], static_j,
+        )  # fmt: skip
+    unit, before = int(row[R_UNIT]), min(one[R_LAUNCH], one[R_TIME])
+    body = one[R_TIME] - before
+    launch = min(before, table.units[unit].launch_s * one[R_KERNELS])
+    streams = _streams(runner, index, op, one, step, shares)
+    parts = {"compute": one[R_COMPUTE], "memory": sum(s.seconds for s in streams), "cache": one[R_CACHE]}
+    binding = max(parts, key=lambda name: parts[name])
+    if power.tdp_w > 0.0 and one[R_ENERGY] + static_j >= power.tdp_w * one[R_TIME] * (1.0 - POWER_BOUND):
+        binding = "power"
+    return OpTerms(
+        op, index, unit, body, launch, before - launch, one[R_KERNELS], one[R_COMPUTE], one[R_CACHE], streams, binding, 0.0,
+        _tiles(runner, index, op, unit, step), one[R_COMPUTE_J], one[R_CACHE_J], 0.0, static_j,
+    )  # fmt: skip
+
+
+def _streams(
+    runner: Runner, index: int, op: Op, one: Sequence[float], step: Step, shares: Shares
+) -> tuple[Stream, ...]:
+    """What is read from each memory, with the shares of the roles in it."""
+    memories = len(runner.table.memory_names)
+    seen = op.seen(step)
+    amounts = runner.table.amounts[index]
+    weight = amounts[WEIGHT_BYTES].at(seen) * op.touched_share(seen.tokens)
+    cache, activation = amounts[CACHE_BYTES].at(seen), amounts[ACTIVATION_BYTES].at(seen)
+    written = _written_share(op, seen)
+    found = []
+    for memory in range(memories):
+        seconds = one[R_MEMORY + memory]
+        if seconds <= 0.0:
+            continue
+        parts = [size * row[memory] for size, row in zip((weight, cache, activation), shares, strict=True)]
+        whole = sum(parts) or 1.0
+        joules = one[R_MEMORY + memories + memory]
+        cached = parts[1] / whole
+        found.append(Stream(memory, seconds, joules, parts[0] / whole, cached * (1.0 - written), cached * written))
+    return tuple(found)
+
+
+def _written_share(op: Op, seen: Features) -> float:
+    """Of the cache bytes that an op moves, those that it writes."""
+    kept = [t for t in op.tensors if t.role in ("kv", "state")]
+    written = sum(t.write.at(seen) * t.bytes_per_element for t in kept)
+    whole = written + sum(t.read.at(seen) * t.bytes_per_element for t in kept)
+    return written / whole if whole > 0.0 else 0.0
+
+
+def _tiles(runner: Runner, index: int, op: Op, unit: int, step: Step) -> float:
+    """Output tiles of a product at the unit's largest tile, blocks of an attention, or all cores for anything else."""
+    row, table = runner.table.units[unit], runner.table
+    seen = op.seen(step)
+    if op.kind == "gemm":
+        rows = table.amounts[index][ROWS].at(seen)
+        groups = max(1.0, op.groups * op.touched_share(seen.tokens))
+        return groups * math.ceil(rows / groups / row.tile_m) * math.ceil(op.n / row.tile_n)
+    if op.kind == "attention":
+        query = seen.tokens / seen.sequences if seen.sequences else 1.0
+        if query > 1.0:
+            return max(1.0, seen.sequences * op.heads * math.ceil(query / QUERY_TILE))
+        reads = seen.context / max(1.0, seen.sequences)
+        return max(1.0, seen.sequences * op.kv_heads * max(1.0, reads // SPLIT_TOKENS))
+    return row.cores
+
+
+__all__ = ["OpTerms", "Stream", "step_terms"]

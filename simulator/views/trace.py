@@ -1,0 +1,111 @@
+"""A simulation in the Trace Event Format that ui.perfetto.dev and chrome://tracing open: a process per step.
+
+One track per resource, and as many more as tasks run side by side on it; counters for power and use. Times in
+microseconds. Format: "Trace Event Format", Google, JSON object form with `traceEvents`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from simulator.events.layout import PICOSECONDS
+from simulator.events.simulation import Simulation
+from simulator.events.timeline import Timeline
+
+MICROSECONDS = PICOSECONDS // 10**6
+"""Picoseconds in one."""
+COUNTER_POINTS = 200
+
+
+def trace(simulation: Simulation) -> dict[str, Any]:
+    """The whole trace: its steps one after the other."""
+    events: list[dict[str, Any]] = []
+    begin = 0
+    for process, timeline in enumerate(simulation.timelines, start=1):
+        events += step_events(timeline, process, begin)
+        begin += int(timeline.schedule.end.max())
+    names = simulation.prediction.provenance
+    return {
+        "traceEvents": events,
+        "displayTimeUnit": "ms",
+        "otherData": {key: str(names[key]) for key in ("model", "hardware", "engine")},
+    }
+
+
+def step_events(timeline: Timeline, process: int, begin_ps: int) -> list[dict[str, Any]]:
+    """Metadata, tasks (`X`) and counters (`C`) of one step."""
+    found = [_meta(process, 0, "process_name", name=f"{timeline.label} step")]
+    found.append(_meta(process, 0, "process_sort_index", sort_index=process))
+    thread = 0
+    critical = set(timeline.critical_path)
+    for position, resource in enumerate(timeline.schedule.net.resources):
+        tracks = _tracks(timeline, position)
+        for number, track in enumerate(tracks):
+            thread += 1
+            label = resource.name if len(tracks) == 1 else f"{resource.name} ({number + 1})"
+            found.append(_meta(process, thread, "thread_name", name=label))
+            found.append(_meta(process, thread, "thread_sort_index", sort_index=thread))
+            found += [_task(timeline, task, process, thread, begin_ps, critical) for task in track]
+    found += _counters(timeline, process, begin_ps)
+    return found
+
+
+def _tracks(timeline: Timeline, position: int) -> list[list[int]]:
+    """Tasks of one resource on as few tracks as keep them from overlapping; those that take no time are left out."""
+    schedule = timeline.schedule
+    mine = [int(t) for t in (timeline.resource == position).nonzero()[0] if schedule.end[t] > schedule.start[t]]
+    mine.sort(key=lambda task: (int(schedule.start[task]), task))
+    tracks: list[list[int]] = []
+    free: list[int] = []
+    for task in mine:
+        for number, since in enumerate(free):
+            if since <= schedule.start[task]:
+                tracks[number].append(task)
+                free[number] = int(schedule.end[task])
+                break
+        else:
+            tracks.append([task])
+            free.append(int(schedule.end[task]))
+    return tracks
+
+
+def _task(
+    timeline: Timeline, task: int, process: int, thread: int, begin_ps: int, critical: set[int]
+) -> dict[str, Any]:
+    schedule = timeline.schedule
+    section = schedule.net.sections[int(schedule.section[task])]
+    position = int(schedule.position[task])
+    waited = int(schedule.start[task] - max(0, schedule.ready[task]))
+    return {
+        "name": section.name[position],
+        "cat": section.kind[position],
+        "ph": "X",
+        "ts": (begin_ps + int(schedule.start[task])) / MICROSECONDS,
+        "dur": int(schedule.end[task] - schedule.start[task]) / MICROSECONDS,
+        "pid": process,
+        "tid": thread,
+        "args": {
+            "repetition": int(schedule.copy[task]),
+            "waited_us": waited / MICROSECONDS,
+            "energy_j": section.joules[position],
+            "critical": task in critical,
+        },
+    }
+
+
+def _counters(timeline: Timeline, process: int, begin_ps: int) -> Iterator[dict[str, Any]]:
+    edges, watts = timeline.power(COUNTER_POINTS)
+    for at in range(len(edges) - 1):
+        yield {
+            "name": "power in W",
+            "ph": "C",
+            "ts": begin_ps / MICROSECONDS + float(edges[at]) * 1e6,
+            "pid": process,
+            "tid": 0,
+            "args": {group: round(float(values[at]), 3) for group, values in watts.items()},
+        }
+
+
+def _meta(process: int, thread: int, event: str, **args: Any) -> dict[str, Any]:
+    return {"name": event, "ph": "M", "ts": 0, "pid": process, "tid": thread, "args": args}

@@ -1,0 +1,72 @@
+"""Published figures that need a timeline, within 20%: none of the constants behind the predictions was fitted to them."""
+
+from __future__ import annotations
+
+import pytest
+
+from simulator.events.memory import dram
+from simulator.events.policy import Policy
+from simulator.events.simulation import Simulation, simulate_scenario
+from simulator.mapping.machine import load_machine
+from simulator.scenario import Scenario
+
+
+def flexgen(engine: str, policy: Policy, **changes: object) -> Simulation:
+    """OPT-6.7B on the FlexGen machine, 512 tokens in, 32 out (FlexLLMGen README)."""
+    scenario = Scenario("opt-6.7b", "flexgen-t4", engine=engine, input_tokens=512, output_tokens=32)
+    return simulate_scenario(scenario.with_(**changes), policy)
+
+
+def test_flexgen_all_on_the_gpu() -> None:
+    found = flexgen("FlexLLMGen", Policy(stream=True), batch=2)
+    assert found.output_tokens_per_s == pytest.approx(25.26, rel=0.2)
+
+
+def test_flexgen_with_compression() -> None:
+    dtypes = {"weight_dtype": "int4", "kv_dtype": "int4"}
+    found = flexgen("FlexLLMGen with Compression", Policy(stream=True), batch=72, **dtypes)
+    assert found.output_tokens_per_s == pytest.approx(29.12, rel=0.2)
+
+
+def test_zero_inference_fetches_on_demand() -> None:
+    """Weights in host memory: 9.28 tokens/s measured; fetching ahead would hide the arithmetic of prefill."""
+    place = (("weight", "ddr4"),)
+    demand = flexgen("DeepSpeed ZeRO-Inference", Policy(stream=True, prefetch_layers=0.0), batch=16, place=place)
+    ahead = flexgen("DeepSpeed ZeRO-Inference", Policy(stream=True), batch=16, place=place)
+    assert demand.output_tokens_per_s == pytest.approx(9.28, rel=0.2)
+    assert ahead.output_tokens_per_s > 1.2 * demand.output_tokens_per_s
+
+
+@pytest.mark.parametrize(
+    ("model", "devices", "watts", "tokens_per_j"), [("llama-2-7b", 1, 293, 3.3), ("llama-2-13b", 2, 577, 1.7)]
+)
+def test_power_of_a100_decode(model: str, devices: int, watts: float, tokens_per_j: float) -> None:
+    """GPU baseline of CENT (ASPLOS 2025): vLLM, 512 tokens in and 3584 out, as many sequences as fit at once."""
+    scenario = Scenario(model, "A100", engine="vllm", devices=devices, batch=28, input_tokens=512, output_tokens=3584)
+    found = simulate_scenario(scenario)
+    assert found.power_w == pytest.approx(watts, rel=0.2)
+    decode_j = found.energy_j - found.prediction.prefill_energy_j
+    assert 28 * 3583 / decode_j == pytest.approx(tokens_per_j, rel=0.2)
+
+
+CYCLES = (
+    (256, 2983, 95007), (512, 512, 33157), (768, 512, 49463), (1024, 512, 65705), (1280, 351, 56540), (1536, 351, 67834),
+    (1792, 351, 79148), (2048, 351, 90426), (2304, 188, 54870), (2560, 188, 61748), (2816, 188, 67957), (3072, 188, 74238),
+    (3328, 188, 80436), (3584, 188, 86958), (3840, 188, 93398), (4096, 188, 99626),
+)  # fmt: skip
+"""(length, heads, cycles) with the most heads of each length, head size 128, fp16, all banks, power limited: AttAcc's
+`ramulator.out` (MIT, SCAL, SNU)."""
+
+
+@pytest.mark.parametrize(("length", "heads", "cycles"), CYCLES)
+def test_all_bank_attention_against_a_cycle_simulation(length: int, heads: int, cycles: int) -> None:
+    """AttAcc's Ramulator 2 at 0.769 ns: keys and values of all heads read once by all banks. Refresh costs it nothing."""
+    machine = load_machine("hbm3-pim-attacc")
+    position = next(i for i, memory in enumerate(machine.memories) if dram(memory))
+    unit = next(unit for unit in machine.units if unit.near_inside)
+    found = dram(machine.memories[position])
+    assert found is not None
+    size = heads * 2 * length * 128 * 2.0
+    seconds = size / found.all_bank_bytes_per_s(unit.read_bytes_per_s[position])
+    assert seconds * found.awake == pytest.approx(cycles * 0.769e-9, rel=0.08)
+    assert seconds == pytest.approx(cycles * 0.769e-9, rel=0.25)

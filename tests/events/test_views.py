@@ -1,0 +1,116 @@
+"""What is shown of a simulation: the trace's format, the tables, the chart's data, the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from simulator.cli.main import main
+from simulator.events.simulation import Simulation, simulate_scenario
+from simulator.scenario import Scenario
+from simulator.views.simulation import resources_table, simulation_html, simulation_text, waits_table
+from simulator.views.timeline import shown_window, spans, timeline_figure
+from simulator.views.trace import trace
+
+
+@pytest.fixture(scope="module")
+def simulation() -> Simulation:
+    return simulate_scenario(Scenario("llama-2-7b", "gpu-csd", batch=2, place=(("kv", "flash"),)))
+
+
+def test_trace_is_in_the_trace_event_format(simulation: Simulation) -> None:
+    """JSON object form; metadata, complete events and counters with the fields that the format asks of each."""
+    found = json.loads(json.dumps(trace(simulation)))
+    assert set(found) == {"traceEvents", "displayTimeUnit", "otherData"}
+    assert found["displayTimeUnit"] in ("ms", "ns")
+    events = found["traceEvents"]
+    named = {(event["pid"], event["tid"]) for event in events if event["ph"] == "M" and event["name"] == "thread_name"}
+    processes = {event["pid"] for event in events if event["ph"] == "M" and event["name"] == "process_name"}
+    assert len(processes) == 2
+    last: dict[tuple[int, int], float] = {}
+    for event in events:
+        assert {"name", "ph", "ts", "pid", "tid"} <= set(event)
+        assert event["ph"] in ("M", "X", "C")
+        assert isinstance(event["pid"], int)
+        assert isinstance(event["tid"], int)
+        if event["ph"] == "X":
+            track = (event["pid"], event["tid"])
+            assert track in named
+            assert event["dur"] > 0
+            assert event["ts"] >= last.get(track, 0.0) - 1e-6, "tasks of one track may not overlap"
+            last[track] = event["ts"] + event["dur"]
+        if event["ph"] == "C":
+            assert all(isinstance(value, int | float) for value in event["args"].values())
+    whole = sum(timeline.seconds for timeline in simulation.timelines)
+    assert max(last.values()) / 1e6 == pytest.approx(whole, rel=1e-9)
+
+
+def test_trace_has_every_task_that_takes_time(simulation: Simulation) -> None:
+    drawn = sum(event["ph"] == "X" for event in trace(simulation)["traceEvents"])
+    assert drawn == sum(int((t.schedule.end > t.schedule.start).sum()) for t in simulation.timelines)
+
+
+def test_tables(simulation: Simulation) -> None:
+    timeline = simulation.timelines[-1]
+    uses = resources_table(timeline)
+    assert uses.columns[:4] == ("resource", "kind", "busy", "critical path")
+    assert {"flash", "gddr"} <= {row[0] for row in uses.rows}
+    assert sum(use.critical_s for use in timeline.uses()) == pytest.approx(timeline.seconds, rel=1e-9)
+    waits = waits_table(timeline)
+    assert waits.rows[0][0] in ("flash", "csd.attention-engine", "gddr")
+    assert all(0.0 <= share <= 1.0 + 1e-9 for one in timeline.waited() for share in one.busy.values())
+    text = simulation_text(simulation)
+    assert "While the critical path was on one resource" in text
+    assert "closed form" in text
+    assert "<table>" in simulation_html(simulation)
+
+
+def test_chart(simulation: Simulation) -> None:
+    timeline = simulation.timelines[-1]
+    window = shown_window(timeline)
+    assert 0 <= window[0] < window[1] <= timeline.schedule.end.max()
+    found = spans(timeline, window)
+    assert {span.op for span in found} >= {"qkv_proj", "attention", "down_proj"}
+    assert any(span.critical for span in found)
+    figure = timeline_figure(simulation)
+    kinds = {trace.type for trace in figure.data}
+    assert kinds == {"bar", "heatmap", "scatter"}
+    heat = next(trace for trace in figure.data if trace.type == "heatmap")
+    assert max(max(row) for row in heat.z) <= 1.0 + 1e-9
+
+
+def test_command(tmp_path: Path) -> None:
+    out, page = tmp_path / "deep" / "trace.json", tmp_path / "chart.html"
+    arguments = ["simulate", "--model", "llama-2-7b", "--hardware", "A100", "--output", "8"]
+    done = CliRunner().invoke(main, [*arguments, "--trace", str(out), "--html", str(page)])
+    assert done.exit_code == 0, done.output
+    assert json.loads(out.read_text())["traceEvents"]
+    assert "plotly" in page.read_text()[:20000].lower()
+    found = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).output)
+    assert set(found) == {
+        "ttft_s", "tpot_s", "e2el_s", "output_tokens_per_s", "energy_j", "power_w", "closed_form", "steps", "provenance"
+    }  # fmt: skip
+    decode = found["steps"]["decode"]
+    assert decode["seconds"] == pytest.approx(decode["closed_form_s"], rel=0.01)
+    assert sum(decode["ledger_j"].values()) == pytest.approx(decode["energy_j"], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--fidelity", "hbm=event"], "unknown resource kind 'hbm'"),
+        (["--fidelity", "memory=exact"], "--fidelity takes KIND=analytic or KIND=event"),
+        (["--trace", "trace.txt"], "--trace must end in .json"),
+        (["--html", "chart.pdf"], "--html must end in .html or .png"),
+        (["--chunks", "0"], "chunks must be at least 1"),
+        (["--pp", "2"], "inference pipeline"),
+    ],
+)
+def test_bad_input(arguments: list[str], message: str) -> None:
+    done = CliRunner().invoke(main, ["simulate", "--model", "llama-2-7b", "--hardware", "A100", *arguments])
+    assert done.exit_code == 2
+    assert message in done.output
+    assert "Traceback" not in done.output
