@@ -60,6 +60,8 @@ class TrainingScenario:
     gradient_dtype: str | None = None
     """None: that of the weights."""
     engine: str = "native"
+    techniques: tuple[str, ...] = ()
+    """Technique files; what they decide about training replaces the fields above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ class Trainer:
     """A training scenario resolved to graphs; memory is known without timing anything."""
 
     def __init__(self, scenario: TrainingScenario) -> None:
+        if scenario.techniques:
+            scenario = _with_techniques(scenario)
         _check(scenario)
         machine = load_machine(scenario.hardware)
         dp = scenario.dp
@@ -86,7 +90,7 @@ class Trainer:
         frozen = scenario.weight_dtype if scenario.weight_dtype not in _FLOATS else None
         asked = Scenario(
             scenario.model, scenario.hardware, engine=scenario.engine, tp=scenario.tp, pp=scenario.pp, dp=dp,
-            ep=scenario.ep, weight_dtype=frozen,
+            ep=scenario.ep, weight_dtype=frozen, techniques=scenario.techniques,
         )  # fmt: skip
         self.resolved: Resolved = resolve(asked)
         model = self.resolved.model
@@ -309,6 +313,14 @@ class Trainer:
             "price": None if hourly is None else hourly.source,
             "assumed": list(resolved.machine.assumed),
         }
+
+
+def _with_techniques(scenario: TrainingScenario) -> TrainingScenario:
+    """The scenario with the options that its technique files set."""
+    from simulator.scenario import prepared
+
+    recipe = prepared(Scenario(scenario.model, scenario.hardware, techniques=scenario.techniques))
+    return replace(scenario, **dict(recipe.training))  # type: ignore[arg-type]
 
 
 def _check(scenario: TrainingScenario) -> None:

@@ -61,7 +61,7 @@ class Table:
     ops: tuple[Op, ...]
     rows: list[OpRow]
     all: list[int]
-    """Indices of all ops, of those that are not attention, and of attention."""
+    """Indices of all ops, of those that do not depend on the cache, and of those that do (attention)."""
     dense: list[int]
     attending: list[int]
     amounts: list[list[Amount]]
@@ -79,6 +79,8 @@ class Table:
     """The link of each op; meaningful for collectives."""
     efficiency: Efficiency
     power: PowerRow
+    parts: tuple[str, ...] = ("",)
+    """Parts of the network that are placed each on its own; the first is the rest."""
 
     @property
     def columns(self) -> int:
@@ -87,7 +89,12 @@ class Table:
 
 
 def build_table(
-    graph: Graph, machine: Machine, engine: Engine, efficiency: Efficiency, calibration: Calibration
+    graph: Graph,
+    machine: Machine,
+    engine: Engine,
+    efficiency: Efficiency,
+    calibration: Calibration,
+    parts: tuple[str, ...] = ("",),
 ) -> Table:
     """The table of a graph's ops, without those that the engine fuses away."""
     ops = tuple(op for op in graph.ops if is_kernel(op, engine))
@@ -98,10 +105,10 @@ def build_table(
     link_latency_s = calibration.link_latency.value if calibration.link_latency else None
     return Table(
         ops=ops,
-        rows=[_op_row(op, engine) for op in ops],
+        rows=[_op_row(op, engine, parts) for op in ops],
         all=list(range(len(ops))),
-        dense=[position for position, op in enumerate(ops) if op.kind != "attention"],
-        attending=[position for position, op in enumerate(ops) if op.kind == "attention"],
+        dense=[position for position, op in enumerate(ops) if not _contextual(op)],
+        attending=[position for position, op in enumerate(ops) if _contextual(op)],
         amounts=[_amounts(op) for op in ops],
         rates=[[_rate(op, unit, machine) for unit in machine.units] for op in ops],
         joules=[[_joules(op, unit, machine) for unit in machine.units] for op in ops],
@@ -113,6 +120,7 @@ def build_table(
         links=[_link_row(op, machine, engine, link_share, link_latency_s) for op in ops],
         efficiency=efficiency,
         power=PowerRow(machine.static_w, 0.0 if ideal else machine.tdp_w),
+        parts=parts,
     )
 
 
@@ -150,7 +158,15 @@ def check_runnable(table: Table, graph: Graph, machine: Machine) -> None:
         raise UnsupportedError(f"{op.dtype} arithmetic of '{op.name}' of {graph.name} on {machine.name}", formats)
 
 
-def _op_row(op: Op, engine: Engine) -> OpRow:
+def _contextual(op: Op) -> bool:
+    """Whether a count of the op depends on what is cached."""
+    if op.kind == "attention":
+        return True
+    counts = [op.rows, op.flops, *(amount for tensor in op.tensors for amount in (tensor.read, tensor.write))]
+    return any(amount.pairs or amount.context for amount in counts)
+
+
+def _op_row(op: Op, engine: Engine, parts: tuple[str, ...]) -> OpRow:
     kernels = 1.0
     if op.kind == "elementwise" and op.block in ("norm", "head") and not op.fused:
         kernels = engine.norm_kernels
@@ -172,7 +188,7 @@ def _op_row(op: Op, engine: Engine) -> OpRow:
         kv_heads=float(op.kv_heads),
         element_bytes=input_bytes,
         weight_bytes=next((t.bytes_per_element for t in op.tensors if t.role == "weight"), input_bytes),
-        dequantized=sum(t.read.const for t in narrow),
+        dequantized=sum(t.read.const for t in narrow) * op.expansion,
         phase=float(PHASES[op.phase]),
         collective=float(COLLECTIVES[op.collective]) if op.collective else 0.0,
         causal=1.0 if span.causal else 0.0,
@@ -180,6 +196,9 @@ def _op_row(op: Op, engine: Engine) -> OpRow:
         chunk=float(span.chunk or 0),
         limit=float(span.limit or 0),
         source=1.0 if span.source else 0.0,
+        part=float(parts.index(op.part)) if op.part in parts else 0.0,
+        contextual=1.0 if _contextual(op) else 0.0,
+        efficiency=op.efficiency,
     )
 
 
