@@ -17,7 +17,7 @@ from simulator.cost.runner import Runner, Shares, StaticBatch
 from simulator.cost.table import build_table, check_runnable
 from simulator.errors import ScenarioError, UnsupportedError
 from simulator.graph.op import Graph
-from simulator.mapping.footprint import CacheSize, cache_size, weight_bytes, workspace_rows
+from simulator.mapping.footprint import CacheSize, cache_size, score_bytes, weight_bytes, workspace_rows
 from simulator.mapping.parts import parts_of
 from simulator.mapping.place import Need, Placement, Placer, Policy
 from simulator.result import Prediction
@@ -98,8 +98,9 @@ class Predictor:
         self.weights = weight_bytes(self.graph, share) + sum(weight_bytes(graph) for graph in sides)
         self.cache: CacheSize = cache_size(self.graph, share)
         self.workspace = workspace_rows(self.graph)
+        self.scores = score_bytes(self.graph)
         self._parts = [
-            (rule, weight_bytes(only, share), cache_size(only, share), staged_bytes(only, rule))
+            (rule, weight_bytes(only, share), cache_size(only, share), largest_operand(only, rule))
             for rule, only in (
                 (rule, self.graph.with_ops(op for op in self.graph.ops if op.part == rule.part))
                 for rule in self.recipe.rules
@@ -225,6 +226,7 @@ class Predictor:
         activation = 0.0
         for const, per_token, per_sequence, per_sampled, _, _ in self.workspace:
             activation = max(activation, const + per_token * tokens + (per_sequence + per_sampled) * sequences)
+        activation += self.scores * sequences * min(prompt, self.host.max_tokens) * prompt / 2.0
         if self.recipe.plain:
             return Need(self.weights, batch * self.cache.bytes_of(total_tokens, source), activation)
         beside = self.helpers.beside(batch, prompt, 2, self.cache)
@@ -233,11 +235,15 @@ class Predictor:
             return cached_bytes(cache, self.schedule, batch, prompt, total_tokens, source)
 
         parts = tuple((weight, cached(cache)) for _, weight, cache, _ in self._parts)
-        staged = sum(
+        staged = self.staged_bytes(batch, total_tokens)
+        return Need(self.weights + beside.weight, cached(self.cache) + beside.cache, activation + staged, parts)
+
+    def staged_bytes(self, batch: float, total_tokens: float) -> float:
+        """Of what is copied from elsewhere, what lies beside the activations at a time."""
+        return sum(
             rule.staged * (weight if rule.role == "weight" else batch * total_tokens * kept)
             for rule, _, _, (weight, kept) in self._parts
         )
-        return Need(self.weights + beside.weight, cached(self.cache) + beside.cache, activation + staged, parts)
 
     def _fastest(
         self, need: Need, batch: int, prompt: float, output: int, source: float
@@ -295,7 +301,7 @@ class Predictor:
         return per_hour / 3600.0 / tokens_per_s * 1e6
 
 
-def staged_bytes(graph: Graph, rule: Rule) -> tuple[float, float]:
+def largest_operand(graph: Graph, rule: Rule) -> tuple[float, float]:
     """Of one layer's largest op: bytes of its weights, and of its cache per position."""
     if not rule.copied:
         return 0.0, 0.0

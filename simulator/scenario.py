@@ -124,6 +124,11 @@ def prepared(scenario: Scenario) -> Recipe:
     return Recipe(model) if plain else recipe_for(model, scenario)
 
 
+def training_options(model: str, techniques: tuple[str, ...]) -> dict[str, Any]:
+    """What techniques decide about a training step, by the names of `TrainingScenario`."""
+    return dict(prepared(Scenario(model, "", techniques=techniques)).training)
+
+
 def load_model(name: str) -> Model:
     """The model that a name, an alias, or the path of a model file, `config.json` or ONNX file stands for."""
     from simulator import catalog

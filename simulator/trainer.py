@@ -26,7 +26,7 @@ from simulator.graph.training import TrainingPlan, training_graph
 from simulator.mapping.machine import Interconnect, load_machine
 from simulator.mapping.place import Need, Placement, Placer, Policy
 from simulator.result import OpCost
-from simulator.scenario import Resolved, Scenario, resolve
+from simulator.scenario import Resolved, Scenario, resolve, training_options
 from simulator.techniques.parallel import Parallelism, shard, stage_share
 
 _FLOATS = ("bf16", "fp16", "fp32", "fp64")
@@ -53,15 +53,13 @@ class TrainingScenario:
     optimizer: str = "adamw"
     zero_stage: int = 0
     lora_rank: int | None = None
-    """Train adapters of this rank only."""
     weight_dtype: str | None = None
-    """Of trained weights and the arithmetic; with `lora_rank` a narrower format is that of the frozen weights. None:
-    the model's own."""
+    """Of trained weights and arithmetic; with `lora_rank`, narrower, of the frozen weights. None: the model's own."""
     gradient_dtype: str | None = None
     """None: that of the weights."""
     engine: str = "native"
+    flash_attention: bool = True
     techniques: tuple[str, ...] = ()
-    """Technique files; what they decide about training replaces the fields above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +77,7 @@ class Trainer:
     """A training scenario resolved to graphs; memory is known without timing anything."""
 
     def __init__(self, scenario: TrainingScenario) -> None:
-        if scenario.techniques:
-            scenario = _with_techniques(scenario)
+        scenario = replace(scenario, **training_options(scenario.model, scenario.techniques))
         _check(scenario)
         machine = load_machine(scenario.hardware)
         dp = scenario.dp
@@ -125,6 +122,7 @@ class Trainer:
             gradient_dtype=scenario.gradient_dtype or graph.dtype,
             lora_rank=scenario.lora_rank,
             gradient_accumulation=scenario.gradient_accumulation,
+            flash_attention=scenario.flash_attention,
         )
         tokens = int(part.query_tokens)
         useful = training_graph(graph, replace(plan, recompute="none", flash_attention=False), tokens)
@@ -313,14 +311,6 @@ class Trainer:
             "price": None if hourly is None else hourly.source,
             "assumed": list(resolved.machine.assumed),
         }
-
-
-def _with_techniques(scenario: TrainingScenario) -> TrainingScenario:
-    """The scenario with the options that its technique files set."""
-    from simulator.scenario import prepared
-
-    recipe = prepared(Scenario(scenario.model, scenario.hardware, techniques=scenario.techniques))
-    return replace(scenario, **dict(recipe.training))  # type: ignore[arg-type]
 
 
 def _check(scenario: TrainingScenario) -> None:

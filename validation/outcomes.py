@@ -90,13 +90,13 @@ class Inference:
         raise ScenarioError(f"no quantity '{quantity}'; there are {', '.join(QUANTITIES)} and PHASE.OPS")
 
     def seconds(self, phase: str, chosen: str) -> float:
-        """Seconds of the ops of one phase whose block, kind or name is `chosen`; several joined by +."""
+        """Seconds of the ops of one phase whose block, kind (as kind:gemm) or name is `chosen`; several joined by +."""
         wanted = set(chosen.split("+"))
         ops = [op for op in self.prediction.ops() if op.phase == phase]
         found = [
             op.time_s
             for op in ops
-            if wanted & {op.block, op.kind, op.op, op.op.rpartition(".")[2], "all"}
+            if wanted & {op.block, f"kind:{op.kind}", op.op, op.op.rpartition(".")[2], "all"}
             or any(name in op.op for name in wanted if len(name) > 4)
         ]
         if not found:
@@ -136,6 +136,11 @@ class Inference:
             total += sent * (1.0 if phase == "prefill" else steps)
         return total
 
+    def attention_rate(self) -> float:
+        """FLOP/s of attention in prefill, counting the pairs that a causal mask leaves."""
+        ops = [op for op in self.prediction.ops() if op.phase == "prefill" and op.kind == "attention"]
+        return sum(op.flops for op in ops) / sum(op.time_s for op in ops)
+
     def device_bytes(self) -> float:
         """In the memory of one device that computes: everything but what lies elsewhere."""
         run = self.prediction.run
@@ -145,6 +150,12 @@ class Inference:
         cache = need.cache - sum(part[1] for part in need.parts)
         spilled = weight * (1.0 - placement.shares[0][home]) + cache * (1.0 - placement.shares[1][home])
         return float(need.total - placement.elsewhere_bytes - spilled)
+
+    def staged_bytes(self) -> float:
+        """Of what is copied from elsewhere, what lies on the device at a time."""
+        scenario = self.scenario
+        total = float(scenario.input_tokens + scenario.output_tokens)
+        return self.predictor.staged_bytes(scenario.batch, total)
 
     def max_context(self) -> float:
         """Most tokens of each sequence of the batch that fit, prompt and answer together."""
@@ -215,7 +226,7 @@ QUANTITIES: dict[str, Callable[[Inference], float]] = {
     "device_bytes": lambda run: run.device_bytes(),
     "weight_bytes": lambda run: run.prediction.weight_bytes,
     "kv_bytes": lambda run: run.prediction.kv_bytes,
-    "kv_device_bytes": lambda run: run.device_bytes() - run.predictor.need(1, 1, 1, 0).weight,
+    "staged_bytes": lambda run: run.staged_bytes(),
     "activation_bytes": lambda run: run.prediction.activation_bytes,
     "memory_bytes": lambda run: run.prediction.memory_bytes,
     "energy_j_per_token": lambda run: run.prediction.energy_j_per_output_token,
@@ -233,7 +244,8 @@ QUANTITIES: dict[str, Callable[[Inference], float]] = {
     "devices": lambda run: float(run.prediction.devices),
     "fits": lambda run: float(run.prediction.fits),
     "prefill_flop_per_s": lambda run: run.flops("prefill") / run.prediction.ttft_s / run.prediction.devices,
-    "link_share": lambda run: run.seconds("decode", "collective") / run.seconds("decode", "all"),
+    "attention_flop_per_s": lambda run: run.attention_rate(),
+    "link_share": lambda run: run.seconds("decode", "kind:collective") / run.seconds("decode", "all"),
 }
 """Quantities of one side; seconds, bytes and FLOPs of the whole batch, device_bytes of one device."""
 

@@ -20,6 +20,10 @@ from validation.outcomes import ABSOLUTE, Comparison, comparisons
 
 FOLDER = Path(__file__).resolve().parent / "claims"
 TOLERANCE = 0.25
+LEAST_GAIN = 0.25
+"""A small claimed gain is not predicted by predicting next to none: so much of it has to be there."""
+UNITS = {"kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "ms": 1e-3, "hours": 3600.0, "k": 1e3, "K": 1e3}
+"""Units of absolute claims that are not SI: the first word of the unit."""
 VERDICTS = ("predicted", "bounded", "fitted", "missed", "silent")
 
 
@@ -126,9 +130,14 @@ def verdict(claim: ClaimSpec, claimed: float, numbers: Sequence[float]) -> str:
     low, high = min(numbers), max(numbers)
     between = sorted(_as(claim, value) for value in claim.between) if claim.between else None
 
+    relative = (claim.form or form_of(claim.metric, claim.unit)) != "absolute"
+
     def near(number: float) -> bool:
+        if relative and claimed > 1.0 and number - 1.0 < LEAST_GAIN * (claimed - 1.0):
+            return False
         inside = between is not None and between[0] <= number <= between[1]
-        return inside or abs(number / claimed - 1.0) <= TOLERANCE
+        ends = [claimed, *(between or [])]
+        return inside or any(abs(number / end - 1.0) <= TOLERANCE for end in ends)
 
     if claim.bound == "at_least":
         main = numbers[0]
@@ -184,7 +193,7 @@ def _as(claim: ClaimSpec, value: float) -> float:
         return 100.0 / value
     if form == "gain":
         return 1.0 + value / 100.0
-    return value * claim.scale
+    return value * claim.scale * (UNITS.get(claim.unit.split(" ")[0].split("/")[0], 1.0) if form == "absolute" else 1.0)
 
 
 def _smaller_is_better(claim: ClaimSpec) -> bool:

@@ -190,7 +190,7 @@ class HostRow(NamedTuple):
     known_share: float = 0.0
     """The same as a share of the prompt; the larger of both counts."""
     shared_tokens: float = 0.0
-    """Tokens at the start of all sequences that a decode step reads once."""
+    """Tokens at the start of all sequences that attention of a decode step leaves to an op of their own."""
     samples: float = 1.0
     """Sequences that decode for each one that was prefilled."""
     hidden_link: float = 0.0

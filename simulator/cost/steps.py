@@ -189,7 +189,9 @@ def time_step(chosen: Any, slices: Any, t: Tables, s: Scratch) -> int:
                 pairs = part[0] * attended_pairs(op, part[1], part[2], part[3])
                 context = part[0] * read_context(op, part[1], part[2], part[3])
                 if decoding and op.window <= 0.0 and op.limit <= 0.0 and op.source <= 0.0:
-                    context -= (part[0] - 1.0) * min(t.host.shared_tokens, part[2])
+                    shared = min(t.host.shared_tokens, part[2])
+                    pairs -= part[0] * part[1] * shared
+                    context -= part[0] * shared
             if attends:
                 if not add_op(i, part[0] * part[1], part[0], part[0] * part[4], pairs, context, t, s, record):
                     failed = i

@@ -47,13 +47,15 @@ def memory_index(machine: Machine, name: str, role: str, origin: str) -> int:
         near = close_matches(name, names)
         hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(names)}"
         raise ScenarioError(f"{where}{machine.name} has no memory '{name}'; {hint}")
+    wanted = "kv" if role == "cache" else role
     holds = machine.memories[found[0]].holds
-    if ("kv" if role == "cache" else role) not in holds:
+    able = [position for position in found if wanted in machine.memories[position].holds]
+    if not able:
         listed = ", ".join(sorted(holds)) or "nothing"
         raise ScenarioError(f"{where}'{name}' of {machine.name} holds {listed}, not the {role}")
-    if not any(unit.read_bytes_per_s[found[0]] > 0 for unit in machine.units):
+    if not any(unit.read_bytes_per_s[able[0]] > 0 for unit in machine.units):
         raise ScenarioError(f"{where}no unit of {machine.name} reaches '{name}'")
-    return found[0]
+    return able[0]
 
 
 def copy_rate(machine: Machine, memory: int) -> tuple[float, float]:

@@ -7,20 +7,30 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from simulator.techniques.recipe import Schedule
+from simulator.graph.op import Op, Tensor
+from simulator.graph.step import Amount
+from simulator.techniques.recipe import Recipe, Schedule
 from simulator.techniques.registry import Budget, Count, Count0, Factor, primitive
+from simulator.techniques.select import attends, each
 
 
-@primitive("batching.shared_prefix", once="what the sequences share")
-def shared_prefix(schedule: Schedule, *, tokens: Budget, read_once: bool = True, known: bool = True) -> Schedule:
+@primitive("batching.shared_prefix", keeps=("weight_bytes", "cache_bytes"), once="what the sequences share")
+def shared_prefix(recipe: Recipe, *, tokens: Budget, read_once: bool = True, known: bool = True) -> Recipe:
     """All sequences begin with the same tokens: stored once, computed once (or, `known`, before they arrive).
 
     `read_once`: queries of all sequences meet the prefix in one product, so that it is read once per step (Hydragen,
-    arXiv 2402.05099); otherwise every sequence reads it.
+    arXiv 2402.05099); otherwise every sequence reads it. The product is an op of its own beside attention.
     """
-    return replace(
-        schedule, shared_tokens=tokens, read_once=read_once, known_tokens=tokens if known else schedule.known_tokens
-    )
+    known_tokens = tokens if known else recipe.schedule.known_tokens
+    schedule = replace(recipe.schedule, shared_tokens=tokens, read_once=read_once, known_tokens=known_tokens)
+    changed = replace(recipe, schedule=schedule)
+    if not read_once:
+        return changed
+
+    def change(op: Op) -> list[Op]:
+        return [op, _prefix_product(op, tokens)]
+
+    return changed.with_graph(each(recipe.model.graph, attends, change, "cache of keys and values"))
 
 
 @primitive("batching.samples", once="what the sequences share")
@@ -51,3 +61,20 @@ def mixed(schedule: Schedule, *, chunk: Count = 512) -> Schedule:
 def passes(schedule: Schedule, *, count: Factor) -> Schedule:
     """Forward passes of one sample: denoising steps, times the evaluations of each (guidance takes two)."""
     return replace(schedule, passes=float(count))
+
+
+def _prefix_product(op: Op, tokens: int) -> Op:
+    """Queries of all sequences against one copy of the prefix: per KV head a product with its keys and one with its values."""
+    kv = next(tensor for tensor in op.tensors if tensor.role == "kv")
+    rows = Amount(tokens=float(op.heads))
+    wide = op.head_dim + op.value_dim
+    tensors = (
+        Tensor("query", "activation", op.dtype, read=rows * op.head_dim, split=True),
+        Tensor("prefix", "kv", kv.dtype, read=Amount(const=tokens * kv.read.context), split=True,
+               overhead_bits=kv.overhead_bits),
+        Tensor("output", "activation", op.dtype, write=rows * op.value_dim, split=True),
+    )  # fmt: skip
+    return Op(
+        f"{op.name}.prefix", "gemm", tensors, flops=rows * (2.0 * tokens * wide), repeat=op.repeat, dtype=op.dtype,
+        rows=rows, n=tokens, k=wide, groups=op.kv_heads, split="heads", block=op.block, phase="decode", part=op.part,
+    )  # fmt: skip

@@ -37,7 +37,7 @@ def execute(graph: Graph, *, share: Share, exits: Count0 = 0, keep_cache: bool =
 
 
 @primitive("depth.drop", lowers=("flops", "weight_bytes", "cache_bytes"))
-def drop(graph: Graph, *, share: Share, shared: Share = 1.0) -> Graph:
+def drop(graph: Graph, *, share: Fraction, shared: Share = 1.0) -> Graph:
     """A share of the layers is removed; of the weights that stay, a share `shared` is stored (layers that share them)."""
 
     def change(op: Op) -> list[Op]:

@@ -29,7 +29,7 @@ def window(graph: Graph, *, recent: Budget, sink: Count0 = 0, heads: Share = 1.0
     return _spanned(graph, sink + recent, heads * layers, "any")
 
 
-@primitive("kv_cache.budget", keeps=("weight_bytes",), lowers=("flops", "cache_bytes", "cache_traffic"))
+@primitive("kv_cache.budget", keeps=("weight_bytes",), lowers=("cache_bytes", "cache_traffic"))
 def budget(
     graph: Graph,
     *,

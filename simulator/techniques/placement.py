@@ -96,17 +96,19 @@ def cache(
     chunk_bytes: Positive | None = None,
     latency_s: Amount0 = 0.0,
     staged: Amount0 = 2.0,
+    index: bool = False,
 ) -> Recipe:
     """The cache of a share of the layers lies in `memory`, but for a share `resident`; see `placement.weights`.
 
-    With `copied` off, attention runs where the cache lies if a unit there is faster (a CPU, a drive, PIM).
+    With `copied` off, attention runs where the cache lies if a unit there is faster (a CPU, a drive, PIM). `index`: an
+    index of `kv_cache.retrieve` lies there too.
     """
     rule = Rule(
         _label(recipe), "cache", memory, resident, 1.0 - (resident if hit is None else hit), copied, overlap,
         chunk_bytes, latency_s, staged,
     )  # fmt: skip
     return _placed(
-        recipe, rule, share, lambda op: attends(op) and not op.name.endswith(".select"), "cache of keys and values"
+        recipe, rule, share, lambda op: attends(op) and (index or not op.name.endswith(".select")), "cache of keys and values"
     )
 
 

@@ -14,6 +14,7 @@ from simulator.errors import ScenarioError, UnknownNameError
 from simulator.graph.counts import ONCE, linear
 from simulator.graph.op import BITS, Graph, Op, Tensor
 from simulator.graph.step import ZERO
+from simulator.techniques.recipe import Recipe
 from simulator.techniques.registry import Amount0, Bits, Count, Fraction, Positive, Share, primitive
 from simulator.techniques.select import LINEAR, each, is_linear, layers_cut, present, stored, with_tensors
 
@@ -108,6 +109,23 @@ def arithmetic(graph: Graph, *, dtype: str, blocks: Sequence[str] = LINEAR) -> G
         return [replace(narrow, dtype=dtype)]
 
     return each(graph, lambda op: op.kind == "gemm" and op.block in blocks, change, f"linear layers in {blocks}")
+
+
+@primitive("quantization.store", keeps=("flops",), once="the format of everything")
+def store(graph: Graph, *, dtype: str) -> Graph:
+    """All weights, activations and caches in `dtype`: a network as published in another format, before anything else."""
+    _known(dtype)
+
+    def change(op: Op) -> list[Op]:
+        return [with_tensors(op, lambda t: replace(t, dtype=dtype) if t.dtype == graph.dtype else t)]
+
+    return replace(each(graph, lambda op: True, change, "ops"), dtype=dtype)
+
+
+@primitive("quantization.native", once="the format that units multiply in")
+def native(recipe: Recipe, *, dtype: str) -> Recipe:
+    """Some unit of the machine has to multiply in `dtype` itself; otherwise the scenario is refused."""
+    return replace(recipe, formats=(*recipe.formats, (_known(dtype), f"quantization.native {dtype}")))
 
 
 @primitive("quantization.outlier_path", lowers=("cache_bytes",))

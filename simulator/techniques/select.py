@@ -42,8 +42,8 @@ def attends(op: Op) -> bool:
 
 
 def is_linear(op: Op, blocks: Sequence[str] = LINEAR) -> bool:
-    """A linear layer with weights of its own, in one of those blocks."""
-    return op.kind == "gemm" and op.block in blocks and any(stored(tensor) for tensor in op.tensors)
+    """A linear layer, or a table of embeddings, with weights of its own, in one of those blocks."""
+    return op.kind in ("gemm", "gather") and op.block in blocks and any(stored(tensor) for tensor in op.tensors)
 
 
 def stored(tensor: Tensor) -> bool:

@@ -48,5 +48,11 @@ def weights(recipe: Recipe, *, dtype: str) -> Recipe:
     return _option(recipe, "weight_dtype", dtype)
 
 
+@primitive("training.attention", once="whether attention keeps its scores")
+def attention(recipe: Recipe, *, fused: bool) -> Recipe:
+    """Whether the scores of every pair stay on chip (fused), or are written and kept for the backward pass."""
+    return _option(recipe, "flash_attention", fused)
+
+
 def _option(recipe: Recipe, name: str, value: object) -> Recipe:
     return replace(recipe, training=(*recipe.training, (name, value)))
