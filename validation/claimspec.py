@@ -13,7 +13,7 @@ from simulator.spec.loader import Spec
 
 Bound = Literal["exact", "up_to", "at_least", "average", "about"]
 Form = Literal["ratio", "saving", "share", "gain", "absolute"]
-"""How a claimed value is meant: a factor (3 x), a saving (40% less), what is left (60% of it), a gain (30% more), a number."""
+"""How a value is meant: a factor (3 x), a saving (40% less), what is left (60% of it), a gain (30% more), a number."""
 
 
 class ScenarioSpec(Spec):

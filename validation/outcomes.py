@@ -42,12 +42,21 @@ ABSOLUTE = {
 """Metrics that are a number of the technique's side."""
 
 
+TRAINING = (
+    "e2el_s", "tokens_per_s", "mfu", "device_bytes", "weight_bytes", "state_bytes", "activation_bytes", "flops",
+    "energy_j_per_token", "power_w", "bubble_share", "flop_per_s_per_device", "fits",
+)  # fmt: skip
+"""Quantities of a training step."""
+
+
 @dataclass(slots=True)
 class Side:
     """One side of a comparison at one point."""
 
     values: Mapping[str, Any]
     known: dict[str, float] = field(default_factory=dict)
+    run: Inference | Training | None = None
+    """What answers, if not the scenario as it stands."""
 
     def value(self, quantity: str) -> float:
         """A quantity by name: a key of QUANTITIES, or PHASE.OPS (seconds of some ops in prefill or decode).
@@ -55,11 +64,12 @@ class Side:
         Raises ScenarioError for a quantity that there is not.
         """
         if quantity not in self.known:
-            self.known[quantity] = float(self._run().value(quantity))
+            run = self.run if self.run is not None else self._run()
+            self.known[quantity] = float(run.value(quantity))
         return self.known[quantity]
 
     def _run(self) -> Inference | Training:
-        return _run(tuple(sorted((key, _frozen(value)) for key, value in self.values.items())))
+        return _run(tuple(sorted((key, frozen(value)) for key, value in self.values.items())))
 
 
 class Inference:
@@ -245,6 +255,7 @@ QUANTITIES: dict[str, Callable[[Inference], float]] = {
     "fits": lambda run: float(run.prediction.fits),
     "prefill_flop_per_s": lambda run: run.flops("prefill") / run.prediction.ttft_s / run.prediction.devices,
     "attention_flop_per_s": lambda run: run.attention_rate(),
+    "prefill_link_share": lambda run: run.seconds("prefill", "kind:collective") / run.seconds("prefill", "all"),
     "link_share": lambda run: run.seconds("decode", "kind:collective") / run.seconds("decode", "all"),
 }
 """Quantities of one side; seconds, bytes and FLOPs of the whole batch, device_bytes of one device."""
@@ -318,7 +329,7 @@ _RUNS: dict[tuple[Any, ...], Inference | Training] = {}
 
 def _run(key: tuple[Any, ...]) -> Inference | Training:
     if key not in _RUNS:
-        values = {name: value for name, value in key}
+        values = dict(key)
         training = bool(values.pop("train", False))
         known = {item.name for item in fields(TrainingScenario if training else Scenario)}
         unknown = sorted(set(values) - known)
@@ -328,5 +339,6 @@ def _run(key: tuple[Any, ...]) -> Inference | Training:
     return _RUNS[key]
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
+def frozen(value: Any) -> Any:
+    """Lists as tuples, at any depth."""
+    return tuple(frozen(item) for item in value) if isinstance(value, list | tuple) else value

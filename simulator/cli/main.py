@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sweep": ("sweep", "Every point of a grid, to Parquet or CSV."),
     "roofline": ("roofline", "Hierarchical roofline chart of a scenario's ops."),
     "validate": ("validation.command", "Predictions against measurements: end-to-end runs and kernels."),
+    "paper": ("validation.paper", "What a paper's technique does here, and what became of its claims."),
     "list": ("list", "Known hardware, models, techniques, papers and engines."),
     "import": ("import_model", "Read a config.json or ONNX file; write a model file."),
     "schema": ("schema", "JSON Schema of the files a user may write."),

@@ -64,7 +64,7 @@ def passes(schedule: Schedule, *, count: Factor) -> Schedule:
 
 
 def _prefix_product(op: Op, tokens: int) -> Op:
-    """Queries of all sequences against one copy of the prefix: per KV head a product with its keys and one with its values."""
+    """Queries of all sequences against one copy of the prefix: per KV head a product with its keys, one with its values."""
     kv = next(tensor for tensor in op.tensors if tensor.role == "kv")
     rows = Amount(tokens=float(op.heads))
     wide = op.head_dim + op.value_dim

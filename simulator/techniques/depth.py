@@ -73,7 +73,7 @@ def prompt(graph: Graph, *, share: Share, project: bool = True) -> Graph:
             found.append(_append_only(passing, op.repeat * (1.0 - share)))
         return present(*found, decoding)
 
-    return each(graph, lambda op: in_layers(op) and op.phase == "any", change, "layers")
+    return each(graph, lambda op: in_layers(op) and op.phase != "decode", change, "layers")
 
 
 def _narrow(op: Op, n: int, repeat: float) -> Op:

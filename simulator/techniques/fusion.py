@@ -11,7 +11,7 @@ from dataclasses import replace
 from simulator.graph.op import Graph, Op
 from simulator.graph.step import ZERO
 from simulator.techniques.registry import Share, primitive
-from simulator.techniques.select import each, named, with_tensors
+from simulator.techniques.select import each, in_blocks, named, with_tensors
 
 
 @primitive("fusion.remove", keeps=("cache_bytes",), lowers=("flops", "weight_bytes"))
@@ -67,4 +67,4 @@ def kernel(graph: Graph, *, efficiency: Share, blocks: Sequence[str] = ("attenti
     def change(op: Op) -> list[Op]:
         return [replace(op, efficiency=op.efficiency * efficiency)]
 
-    return each(graph, lambda op: op.kind == "gemm" and op.block in blocks, change, f"linear layers in {blocks}")
+    return each(graph, lambda op: op.kind == "gemm" and in_blocks(op, blocks), change, f"linear layers in {blocks}")

@@ -13,7 +13,7 @@ from simulator.errors import ScenarioError
 from simulator.graph.op import Op
 from simulator.techniques.recipe import Recipe, Rule
 from simulator.techniques.registry import Amount0, Fraction, Positive, Share, new_rules, primitive
-from simulator.techniques.select import LINEAR, attends, each, layers_cut, named, present
+from simulator.techniques.select import LINEAR, attends, each, in_blocks, layers_cut, named, present
 
 
 @primitive("placement.weights", keeps=("flops", "weight_bytes", "cache_bytes"))
@@ -45,7 +45,7 @@ def weights(
 
     def holds(op: Op) -> bool:
         owns = any(tensor.role == "weight" and any(tensor.read) for tensor in op.tensors)
-        return op.kind in ("gemm", "elementwise") and op.block in blocks and named(op, names) and owns
+        return op.kind in ("gemm", "elementwise") and in_blocks(op, blocks) and named(op, names) and owns
 
     return _placed(recipe, rule, share, holds, f"weights named {', '.join(names)} in {', '.join(blocks)}")
 
@@ -108,7 +108,11 @@ def cache(
         chunk_bytes, latency_s, staged,
     )  # fmt: skip
     return _placed(
-        recipe, rule, share, lambda op: attends(op) and (index or not op.name.endswith(".select")), "cache of keys and values"
+        recipe,
+        rule,
+        share,
+        lambda op: attends(op) and (index or not op.name.endswith(".select")),
+        "cache of keys and values",
     )
 
 
@@ -123,7 +127,7 @@ def neurons(
     rule = Rule(_label(recipe), "weight", memory, resident, 1.0 - hit, copied=False)
 
     def holds(op: Op) -> bool:
-        return op.kind == "gemm" and op.block in blocks and any(t.role == "weight" for t in op.tensors)
+        return op.kind == "gemm" and in_blocks(op, blocks) and any(t.role == "weight" for t in op.tensors)
 
     def change(op: Op) -> list[Op]:
         _unclaimed(op, recipe)

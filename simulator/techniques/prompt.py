@@ -48,10 +48,13 @@ def drop(graph: Graph, *, keep: Share, layers: Share = 1.0, cached: bool = False
         chosen, rest = layers_cut(op, layers)
         assert chosen is not None
         passing, decoding = (chosen, None) if chosen.phase == "any" and _whole(chosen) else phases_cut(chosen)
-        assert passing is not None
-        return present(_kept(passing, keep), _kept_cache(decoding, keep) if decoding and not cached else decoding, rest)
+        return present(
+            _kept(passing, keep) if passing else None,
+            _kept_cache(decoding, keep) if decoding and not cached else decoding,
+            rest,
+        )
 
-    return each(graph, lambda op: in_layers(op) and op.phase == "any", change, "layers")
+    return each(graph, lambda op: in_layers(op) and op.kind != "collective", change, "layers")
 
 
 @primitive("prompt.reuse", once="which part of the prompt is known")

@@ -16,7 +16,7 @@ from simulator.graph.op import BITS, Graph, Op, Tensor
 from simulator.graph.step import ZERO
 from simulator.techniques.recipe import Recipe
 from simulator.techniques.registry import Amount0, Bits, Count, Fraction, Positive, Share, primitive
-from simulator.techniques.select import LINEAR, each, is_linear, layers_cut, present, stored, with_tensors
+from simulator.techniques.select import LINEAR, each, in_blocks, is_linear, layers_cut, present, stored, with_tensors
 
 
 @primitive(
@@ -108,16 +108,17 @@ def arithmetic(graph: Graph, *, dtype: str, blocks: Sequence[str] = LINEAR) -> G
         )
         return [replace(narrow, dtype=dtype)]
 
-    return each(graph, lambda op: op.kind == "gemm" and op.block in blocks, change, f"linear layers in {blocks}")
+    return each(graph, lambda op: op.kind == "gemm" and in_blocks(op, blocks), change, f"linear layers in {blocks}")
 
 
 @primitive("quantization.store", keeps=("flops",), once="the format of everything")
 def store(graph: Graph, *, dtype: str) -> Graph:
-    """All weights, activations and caches in `dtype`: a network as published in another format, before anything else."""
+    """Weights, activations, caches and arithmetic in `dtype`, as if the network had been published in it."""
     _known(dtype)
 
     def change(op: Op) -> list[Op]:
-        return [with_tensors(op, lambda t: replace(t, dtype=dtype) if t.dtype == graph.dtype else t)]
+        same = with_tensors(op, lambda t: replace(t, dtype=dtype) if t.dtype == graph.dtype else t)
+        return [replace(same, dtype=dtype) if op.dtype == graph.dtype else same]
 
     return replace(each(graph, lambda op: True, change, "ops"), dtype=dtype)
 

@@ -41,14 +41,19 @@ def attends(op: Op) -> bool:
     return op.kind == "attention" and any(tensor.role == "kv" for tensor in op.tensors)
 
 
+def in_blocks(op: Op, blocks: Sequence[str]) -> bool:
+    """Whether the op is in one of the blocks; `all` is every block but embedding and head."""
+    return op.block in blocks or ("all" in blocks and in_layers(op))
+
+
 def is_linear(op: Op, blocks: Sequence[str] = LINEAR) -> bool:
     """A linear layer, or a table of embeddings, with weights of its own, in one of those blocks."""
-    return op.kind in ("gemm", "gather") and op.block in blocks and any(stored(tensor) for tensor in op.tensors)
+    return op.kind in ("gemm", "gather") and in_blocks(op, blocks) and any(stored(tensor) for tensor in op.tensors)
 
 
 def stored(tensor: Tensor) -> bool:
-    """The matrix of a linear layer."""
-    return tensor.role == "weight" and tensor.name == "weight"
+    """The matrix of a linear layer, the table of an embedding."""
+    return tensor.role == "weight" and tensor.name in ("weight", "table")
 
 
 def named(op: Op, patterns: Sequence[str]) -> bool:

@@ -20,8 +20,8 @@ from simulator.spec.hardware import DeviceClass
 from simulator.spec.loader import load
 from simulator.spec.technique import TechniqueSpec
 from simulator.techniques.apply import with_file
-from simulator.techniques.recipe import Recipe
 from simulator.techniques.parallel import Parallelism
+from simulator.techniques.recipe import Recipe
 
 CLASSES: tuple[str, ...] = DeviceClass.__args__  # type: ignore[attr-defined]
 HARDWARE = catalog.names("hardware")
