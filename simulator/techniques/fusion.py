@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from simulator.graph.op import Graph, Op
 from simulator.graph.step import ZERO
-from simulator.techniques.registry import Share, primitive
-from simulator.techniques.select import each, in_blocks, named, with_tensors
+from simulator.techniques.registry import Count, Factor, Share, primitive
+from simulator.techniques.select import each, fewer_rows, in_blocks, named, with_tensors
 
 
 @primitive("fusion.remove", keeps=("cache_bytes",), lowers=("flops", "weight_bytes"))
@@ -58,6 +58,31 @@ def stream(graph: Graph, *, on_chip: Share = 1.0) -> Graph:
         ]
 
     return each(graph, lambda op: op.kind != "collective", change, "ops")
+
+
+@primitive("fusion.patches", keeps=("weight_bytes", "cache_bytes"))
+def patches(graph: Graph, *, count: Count, blocks: Sequence[str], halo: Factor = 1.1) -> Graph:
+    """The first stages of a convolutional network run one spatial patch at a time, so that only a patch is alive.
+
+    Neighbouring patches overlap: `halo` times the work, and the weights are read for every patch (MCUNetV2, arXiv
+    2110.15352).
+
+    >>> from simulator.scenario import load_model
+    >>> whole = load_model("mobilenet-v2").graph
+    >>> parts = patches(whole, count=4, blocks=["stem"], halo=1.0)
+    >>> parts.resident_bytes(1, 1) == whole.resident_bytes(1, 1)
+    True
+    """
+
+    def change(op: Op) -> list[Op]:
+        share = halo / count
+        small = fewer_rows(op, share)
+        tensors = tuple(
+            replace(t, resident=t.resident * (1.0 / count)) if t.role == "weight" else t for t in small.tensors
+        )
+        return [replace(small, tensors=tensors, repeat=op.repeat * count)]
+
+    return each(graph, lambda op: op.block in blocks, change, f"blocks named {', '.join(blocks)}")
 
 
 @primitive("fusion.kernel", keeps=("flops", "weight_bytes", "cache_bytes"))

@@ -68,7 +68,7 @@ def budget(
     return changed.with_ops(_scored(op, scoring) for op in changed.ops)
 
 
-@primitive("kv_cache.retrieve", keeps=("weight_bytes",), lowers=("cache_traffic",))
+@primitive("kv_cache.retrieve", keeps=("weight_bytes",))
 def retrieve(
     graph: Graph,
     *,
