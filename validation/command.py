@@ -96,7 +96,8 @@ def claims(further: Path | None, papers: tuple[str, ...], as_json: bool, out: Pa
     """
     import json
 
-    from validation.verdicts import VERDICTS, evaluate, evaluate_further
+    from validation.further import evaluate_further
+    from validation.verdicts import VERDICTS, evaluate
 
     _check_suffix(out)
     rows = evaluate(papers or None) if further is None else evaluate_further(further)

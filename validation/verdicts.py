@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -93,88 +91,11 @@ def evaluate(papers: Iterable[str] | None = None) -> list[Row]:
     return found
 
 
-def evaluate_further(path: Path) -> list[Row]:
-    """A row per claim of a JSONL file (id, metric, value, bound, and more of `ClaimSpec`), on scenarios that exist.
-
-    The scenario is the one that the claim names; or, of those of its paper, the one that most of its words on model,
-    hardware and conditions name; or the first. An "up to" is held against all of them together. Claims of papers that
-    are not modelled, and metrics that no scenario has, are silent. Raises SpecError at the line that is not a claim.
-    """
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            identity = str(record.get("id") or record.get("claim") or "")
-            paper = str(record.get("paper_id") or identity.partition("#")[0])
-            claim = ClaimSpec(
-                claim=identity if "#" in identity else f"{identity}#0",
-                metric=record["metric"],
-                value=record.get("value"),
-                between=record.get("range") or record.get("between"),
-                unit=str(record.get("unit") or _usual_unit(record["metric"], record.get("value"))),
-                bound=record.get("bound") or "exact",
-                stated=[key for key in ("model", "hardware", "conditions") if record.get(key)],
-                quantity=record.get("quantity"),
-            )
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            problem = Problem(shorten(path), number, 1, "", f"is not a claim (id, metric, value, bound): {error}")
-            raise SpecError([problem]) from None
-        found.append(_judge_further(paper, claim, record))
-    return found
-
-
-def _judge_further(paper: str, claim: ClaimSpec, record: dict[str, Any]) -> Row:
-    try:
-        scenarios = load_claims(paper).scenarios
-    except UnknownNameError:
-        return judge(paper, claim, None)
-    words = set(
-        re.findall(r"[a-z0-9.]+", " ".join(str(record.get(k, "")) for k in ("model", "hardware", "conditions")).lower())
-    )
-    named = {scenario.name: scenario for scenario in scenarios}
-    asked = named.get(str(record.get("scenario", "")))
-
-    def likeness(scenario: ScenarioSpec) -> int:
-        text = f"{scenario.name} {scenario.reason} {scenario.baseline} {scenario.technique}".lower()
-        return len(words & set(re.findall(r"[a-z0-9.]+", text)))
-
-    order = [asked] if asked else sorted(scenarios, key=lambda scenario: -likeness(scenario))
-    for scenario in order:
-        try:
-            row = judge(paper, claim.model_copy(update={"scenario": scenario.name}), scenario)
-        except SimulatorError:
-            continue
-        if row.verdict != "silent":
-            return row
-    return judge(paper, claim, None)
-
-
-def _usual_unit(metric: str, value: Any) -> str:
-    """The unit of a claim that names none: savings up to 100 are percent from 20 on, everything else is a factor."""
-    if metric in ABSOLUTE or metric == "max_context":
-        return ""
-    if metric.endswith("_reduction") and isinstance(value, int | float) and 20 <= value < 100:
-        return "%"
-    return "x"
-
-
 def judge(paper: str, claim: ClaimSpec, scenario: ScenarioSpec | None) -> Row:
     """The verdict on one claim. Raises SimulatorError where its scenario cannot be evaluated."""
     claimed, form = claimed_value(claim)
-    stated = bool({"hardware", "conditions"} & set(claim.stated))
-
-    def row(verdict: str, numbers: Sequence[float] = (), note: str | None = None) -> Row:
-        finite = [number for number in numbers if math.isfinite(number)]
-        return Row(
-            paper, claim.claim, claim.metric, claim.bound, claimed, finite[0] if finite else None,
-            min(finite) if finite else None, max(finite) if finite else None, verdict, claim.scenario, stated,
-            note or claim.note,
-        )  # fmt: skip
-
     if scenario is None or claimed is None:
-        return row("silent")
+        return row_of(paper, claim, "silent", ())
     try:
         numbers = [
             comparison.metric(claim.metric, claim.quantity, form == "absolute") for comparison in points(scenario)
@@ -183,10 +104,29 @@ def judge(paper: str, claim: ClaimSpec, scenario: ScenarioSpec | None) -> Row:
         raise SimulatorError(f"{claim.claim}, scenario '{scenario.name}': {error}") from None
     numbers = [number for number in numbers if not math.isnan(number)]
     if not numbers:
-        return row("silent")
+        return row_of(paper, claim, "silent", ())
     if claim.fitted:
-        return row("fitted", numbers)
-    return row(verdict(claim, claimed, numbers), numbers)
+        return row_of(paper, claim, "fitted", numbers)
+    return row_of(paper, claim, verdict(claim, claimed, numbers), numbers)
+
+
+def row_of(paper: str, claim: ClaimSpec, found: str, numbers: Sequence[float]) -> Row:
+    """The row of a claim with its verdict."""
+    finite = [number for number in numbers if math.isfinite(number)]
+    return Row(
+        paper,
+        claim.claim,
+        claim.metric,
+        claim.bound,
+        claimed_value(claim)[0],
+        finite[0] if finite else None,
+        min(finite) if finite else None,
+        max(finite) if finite else None,
+        found,
+        claim.scenario,
+        bool({"hardware", "conditions"} & set(claim.stated)),
+        claim.note,
+    )
 
 
 def points(scenario: ScenarioSpec) -> list[Comparison]:

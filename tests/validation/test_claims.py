@@ -12,8 +12,9 @@ from simulator.cli.list import paper_list
 from simulator.cli.main import main
 from simulator.errors import SpecError, UnknownNameError
 from validation.claimspec import ClaimSpec
+from validation.further import evaluate_further
 from validation.papers import find, papers
-from validation.verdicts import VERDICTS, claim_files, claimed_value, evaluate, evaluate_further, load_claims, verdict
+from validation.verdicts import VERDICTS, claim_files, claimed_value, evaluate, load_claims, verdict
 
 
 def claim(**values: object) -> ClaimSpec:
