@@ -188,7 +188,8 @@ def _seconds(machine: Machine, engine: Engine, ops: list[Op], first: Any, last: 
     shares = placer.place(Need(1.0, 1.0, 1.0), placer.preferences[0]).shares
     tables = Tables(
         **as_arrays(table),
-        place=np.array([share for row in shares for share in row]),
+        place=np.array([[share for row in shares for share in row]]),
+        copies=np.zeros((1, 4)),
         efficiency=table.efficiency,
         power=table.power,
         host=HostRow(*[0.0] * len(HostRow._fields)),

@@ -31,6 +31,8 @@ LOWER = {
     "communication_reduction": "link_bytes",
 }  # fmt: skip
 """Metrics that are baseline over technique, and their quantity."""
+RISING = ("tokens_per_s", "total_tokens", "decode_tokens", "prefill_tokens", "riding", "max_", "mfu", "capacity")
+"""Beginnings of quantities of which more is better."""
 HIGHER = {
     "throughput_gain": "tokens_per_s", "max_context": "max_context_tokens", "max_batch_gain": "max_batch",
     "capacity_gain": "max_batch",
@@ -151,6 +153,20 @@ class Inference:
         ops = [op for op in self.prediction.ops() if op.phase == "prefill" and op.kind == "attention"]
         return sum(op.flops for op in ops) / sum(op.time_s for op in ops)
 
+    def riding_rate(self) -> float:
+        """Decoded tokens per second of what they add to a step that a chunk of a prompt fills; without chunks, alone."""
+        scenario, chunk = self.scenario, self.predictor.schedule.chunk_tokens
+        if not chunk:
+            return scenario.batch / self.prediction.tpot_s
+        shares = self.prediction.run.turns[0].placement.shares  # type: ignore[attr-defined]
+        prompt = float(scenario.input_tokens)
+        riders = max(1.0, scenario.batch - 1.0)
+        filled = (1.0, float(chunk) - riders, prompt / 2.0, 0.0, 0.0)
+        decodes = (riders, 1.0, prompt + scenario.output_tokens / 2.0, 0.0, 1.0)
+        mixed, _ = self.predictor.runner.step_cost((filled, decodes), shares)
+        alone, _ = self.predictor.runner.step_cost((filled,), shares)
+        return riders / max(1e-9, mixed - alone)
+
     def device_bytes(self) -> float:
         """In the memory of one device that computes: everything but what lies elsewhere."""
         run = self.prediction.run
@@ -233,6 +249,8 @@ QUANTITIES: dict[str, Callable[[Inference], float]] = {
     "total_tokens_per_s": lambda run: run.prediction.total_tokens_per_s,
     "prefill_tokens_per_s": lambda run: run.scenario.batch * run.scenario.input_tokens / run.prediction.ttft_s,
     "decode_tokens_per_s": lambda run: run.scenario.batch * run.predictor.schedule.samples / run.prediction.tpot_s,
+    "riding_decode_tokens_per_s": lambda run: run.riding_rate(),
+    "capacity_bytes": lambda run: run.prediction.capacity_bytes,
     "device_bytes": lambda run: run.device_bytes(),
     "weight_bytes": lambda run: run.prediction.weight_bytes,
     "kv_bytes": lambda run: run.prediction.kv_bytes,
@@ -275,9 +293,7 @@ class Comparison:
             return self.technique.value(quantity or ABSOLUTE.get(name) or LOWER.get(name) or HIGHER.get(name) or name)
         if name in ABSOLUTE:
             return self.technique.value(quantity or ABSOLUTE[name])
-        if name in HIGHER or (quantity or "").startswith(
-            ("tokens_per_s", "max_", "total_tokens", "decode_tokens", "mfu")
-        ):
+        if name in HIGHER or (quantity or "").startswith(RISING):
             chosen = quantity or HIGHER[name]
             return _ratio(self.technique.value(chosen), self.baseline.value(chosen))
         chosen = quantity or LOWER.get(name)

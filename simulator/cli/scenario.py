@@ -38,7 +38,10 @@ ONE_OF_EACH: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--engine",), {"help": "vllm, llama.cpp, ..., or ideal (speed of light). Default: the hardware's own."}),
     (
         ("--technique", "techniques"),
-        {"multiple": True, "help": "A technique, applied in the order given; NAME:KEY=VALUE sets a parameter. Repeatable."},
+        {
+            "multiple": True,
+            "help": "A technique, applied in the order given; NAME:KEY=VALUE sets a parameter. Repeatable.",
+        },
     ),
 )
 
