@@ -56,7 +56,6 @@ class TrainingScenario:
     weight_dtype: str | None = None
     """Of trained weights and arithmetic; with `lora_rank`, narrower, of the frozen weights. None: the model's own."""
     gradient_dtype: str | None = None
-    """None: that of the weights."""
     engine: str = "native"
     flash_attention: bool = True
     techniques: tuple[str, ...] = ()

@@ -197,6 +197,10 @@ def _fill(size: float, first: int, order: list[int], free: list[float]) -> tuple
         row[position] += taken
         left -= taken
     row[first] += left
+    if sum(part > 0.0 for part in row) == 1:
+        return _all_in(
+            first if row[first] > 0.0 else next(p for p, part in enumerate(row) if part > 0.0), len(free)
+        ), left
     return tuple(part / size for part in row), left
 
 
