@@ -89,7 +89,7 @@ class Predictor:
             max_tokens=engine.max_batched_tokens,
         )
         self.host = scheduled(plain_host, self.recipe)
-        self.helpers = Helpers(resolved.scenario, self.recipe, machine)
+        self.helpers = Helpers(resolved.scenario, self.recipe, machine, parallelism.tp * parallelism.dp)
         self.graph = shard(model.graph, parallelism)
         self.runner = self._runner(self.graph, parallelism.pp)
         sides = [shard(graph, parallelism) for graph in (model.encoder, model.vision) if graph is not None]
@@ -155,7 +155,9 @@ class Predictor:
             energy_j=energy_j,
             energy_j_per_output_token=energy_j / (batch * samples * generated),
             power_w=power,
-            usd_per_million_output_tokens=self.usd_per_million_tokens(rate, power),
+            usd_per_million_output_tokens=self.usd_per_million_tokens(rate, power)
+            if self.helpers.decoder is None
+            else self.helpers.usd_per_million_tokens(self, ttft, tpot * (generated - 1), batch * samples * generated),
             devices=devices,
             turns=count,
             run=BatchRun(self, turns, start, generated, source, need),
@@ -200,7 +202,8 @@ class Predictor:
             static = mixed_batch(self.runner, placement.shares, static, sequences, prompt, output, chunk)
         beside = self.helpers.beside(sequences, prompt, output, self.cache)
         static = self.helpers.adjusted(static, beside)
-        first = static.ttft_s + side_s + beside.first_s
+        static, moved_s = self.helpers.decoded_elsewhere(static, sequences, prompt, output, self.cache)
+        first = static.ttft_s + side_s + beside.first_s + moved_s
         return Turn(sequences, repeats, placement, static, first, side_j + beside.first_j, prefill, decode)
 
     def has_room(self, need: Need) -> bool:

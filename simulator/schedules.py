@@ -58,11 +58,14 @@ class Beside:
 class Helpers:
     """The networks that run beside a scenario's own, and where known parts of its prompts come from."""
 
-    def __init__(self, scenario: Scenario, recipe: Recipe, machine: Machine) -> None:
+    def __init__(self, scenario: Scenario, recipe: Recipe, machine: Machine, ranks: int) -> None:
+        self._ranks = float(ranks)
+        """Of the network itself: joules are counted per rank, and multiplied later."""
         self.schedule: Schedule = recipe.schedule
         self._draft = _predictor(scenario, recipe.schedule.draft)
         self._compressor = _predictor(scenario, recipe.schedule.compressor)
         self._remote = recipe.schedule.draft is not None and recipe.schedule.draft.hardware is not None
+        self.decoder = _decoder(scenario, recipe.schedule)
         self._load_rate: float | None = recipe.schedule.known_bytes_per_s
         if recipe.schedule.known_from is not None:
             position = memory_index(machine, recipe.schedule.known_from, "cache", "prompt.reuse")
@@ -75,6 +78,25 @@ class Helpers:
         """Nothing runs beside."""
         return self._draft is None and self._compressor is None and self._load_rate is None
 
+    def decoded_elsewhere(
+        self, static: StaticBatch, batch: float, prompt: float, output: int, cache: CacheSize
+    ) -> tuple[StaticBatch, float]:
+        """A static batch whose answers another machine generates, and the seconds that its cache travels."""
+        if self.decoder is None or output < 2:
+            return static, 0.0
+        answer = self.decoder.predict(math.ceil(batch), max(1, round(prompt)), output)
+        step_j = (answer.energy_j - answer.prefill_energy_j) / (output - 1) / self._ranks
+        moved_s = batch * cache.bytes_of(prompt) / self.schedule.decode_link_bytes_per_s
+        return static._replace(tpot_s=answer.tpot_s, step_j=step_j), moved_s
+
+    def usd_per_million_tokens(self, own: Predictor, first_s: float, decode_s: float, tokens: float) -> float | None:
+        """Rent of each machine for the time that it works on a batch; None without known prices."""
+        if self.decoder is None or own.hourly is None or self.decoder.hourly is None:
+            return None
+        prompts = own.hourly.usd_per_hour * own.resolved.parallelism.devices * first_s
+        answers = self.decoder.hourly.usd_per_hour * self.decoder.resolved.parallelism.devices * decode_s
+        return (prompts + answers) / 3600.0 / tokens * 1e6
+
     def beside(self, batch: float, prompt: float, output: int, cache: CacheSize) -> Beside:
         """Bytes, seconds and joules for `batch` sequences of a `prompt` as the model sees it."""
         found = Beside()
@@ -82,16 +104,16 @@ class Helpers:
         if self._draft is not None:
             answer = self._draft.predict(math.ceil(batch), max(1, round(prompt)), max(2, output))
             found.first_s += answer.ttft_s
-            found.first_j += answer.prefill_energy_j
+            found.first_j += answer.prefill_energy_j / self._ranks
             found.step_s = answer.tpot_s * schedule.draft_tokens
             decode_j = answer.energy_j - answer.prefill_energy_j
-            found.step_j = decode_j / max(1, output - 1) * schedule.draft_tokens
+            found.step_j = decode_j / max(1, output - 1) * schedule.draft_tokens / self._ranks
             if not self._remote:
                 found.weight, found.cache = answer.weight_bytes, answer.kv_bytes
         if self._compressor is not None:
             answer = self._compressor.predict(math.ceil(batch), max(1, round(prompt / schedule.prompt_share)), 1)
             found.first_s += answer.ttft_s
-            found.first_j += answer.prefill_energy_j
+            found.first_j += answer.prefill_energy_j / self._ranks
             found.weight += answer.weight_bytes
         if self._load_rate is not None:
             known = max(float(schedule.known_tokens), schedule.known_share * prompt)
@@ -155,6 +177,21 @@ def mixed_batch(
         prefill_j=prompt / chunk * mixed_j,
         step_j=max(0.0, energy - prompt / chunk * mixed_j) / max(1.0, output - 1.0),
     )
+
+
+def _decoder(scenario: Scenario, schedule: Schedule) -> Predictor | None:
+    """The predictor of the machine that generates the answers."""
+    if schedule.decode_hardware is None:
+        return None
+    from simulator.predict import Predictor
+    from simulator.scenario import resolve
+
+    ranks = schedule.decode_devices
+    changes = {} if ranks is None else {"tp": ranks, "devices": ranks * scenario.pp * scenario.dp}
+    resolved = resolve(replace(scenario, hardware=schedule.decode_hardware, **changes))  # type: ignore[arg-type]
+    assert resolved.recipe is not None
+    alone = replace(resolved.recipe, schedule=replace(resolved.recipe.schedule, decode_hardware=None))
+    return Predictor(replace(resolved, recipe=alone))
 
 
 def _predictor(scenario: Scenario, helper: Helper | None) -> Predictor | None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from simulator.graph.op import Op, Tensor
 from simulator.graph.step import Amount
 from simulator.techniques.recipe import Recipe, Schedule
-from simulator.techniques.registry import Budget, Count, Count0, Factor, primitive
+from simulator.techniques.registry import Budget, Count, Count0, Factor, Positive, primitive
 from simulator.techniques.select import attends, each
 
 
@@ -55,6 +55,15 @@ def blocks(schedule: Schedule, *, tokens: Count = 16, reserved: Count0 = 0) -> S
 def mixed(schedule: Schedule, *, chunk: Count = 512) -> Schedule:
     """Prompts in chunks that ride with the decode steps of other sequences (Sarathi, arXiv 2308.16369)."""
     return replace(schedule, chunk_tokens=chunk)
+
+
+@primitive("batching.split_phases", once="where answers are generated")
+def split_phases(schedule: Schedule, *, hardware: str, bytes_per_s: Positive, devices: Count | None = None) -> Schedule:
+    """Answers are generated on another machine, to which the cache of each prompt travels (Splitwise, arXiv 2311.18677).
+
+    The cache crosses the link after the prompt. Each machine is paid for while it works on the batch.
+    """
+    return replace(schedule, decode_hardware=hardware, decode_link_bytes_per_s=bytes_per_s, decode_devices=devices)
 
 
 @primitive("batching.passes", once="how many passes a sample takes")

@@ -87,6 +87,12 @@ class Schedule:
     compressor: Helper | None = None
     chunk_tokens: int = 0
     """Prompt tokens that ride in each decode step; 0: prompts and answers have steps of their own."""
+    decode_hardware: str | None = None
+    """Machine that answers are generated on, if not the one that computes the prompts."""
+    decode_devices: int | None = None
+    """Of them, as tensor-parallel ranks; None: as many as for the prompts."""
+    decode_link_bytes_per_s: float = 0.0
+    """Between the two machines: the cache of every prompt crosses it."""
     hidden_link: float = 0.0
     """Share of the collectives that proceeds beside computation."""
     passes: float = 1.0

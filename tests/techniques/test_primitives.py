@@ -178,3 +178,34 @@ def test_hidden_communication_is_bounded_by_what_it_hides(tmp_path: Path) -> Non
 def test_unknown_parameter_of_a_mention() -> None:
     with pytest.raises(ScenarioError, match="has no parameter 'streaming'; did you mean 'streaming_share'"):
         sim.predict(model="llama-2-7b", hardware="A100", techniques=("duo-attention:streaming=1",))
+
+
+def test_phases_on_two_machines(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"hardware": "H100", "batch": 4, "input_tokens": 1024, "output_tokens": 64}
+    here = sim.predict(model="llama-2-7b", **asked)
+    there = sim.predict(model="llama-2-7b", **{**asked, "hardware": "A100"})
+    split = apply(tmp_path, "batching.split_phases: {hardware: A100, bytes_per_s: 1.0e+10}", **asked)
+    assert split.tpot_s == pytest.approx(there.tpot_s)
+    cache = sum(op.resident_bytes(4, 1024).get("kv", 0.0) for op in load_model("llama-2-7b").graph)
+    assert split.ttft_s == pytest.approx(here.ttft_s + cache / 1e10)
+    decode_j = there.energy_j - there.prefill_energy_j
+    assert split.energy_j == pytest.approx(here.prefill_energy_j + decode_j)
+
+
+def test_plain_predictions_do_not_pass_through_schedules() -> None:
+    from simulator.predict import predictor
+    from simulator.scenario import Scenario
+
+    assert predictor(Scenario("llama-3.1-8b", "A100")).recipe.plain
+
+
+def test_shared_prefix_is_stored_once_and_read_once(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"batch": 16, "input_tokens": 1024, "output_tokens": 32}
+    plain = sim.predict(model="llama-2-7b", hardware="A100", **asked)
+    known = apply(tmp_path, "batching.shared_prefix: {tokens: 1000, read_once: false}", **asked)
+    once = apply(tmp_path, "batching.shared_prefix: {tokens: 1000}", **asked)
+    per_token = plain.kv_bytes / 16 / 1056
+    assert known.kv_bytes == pytest.approx(per_token * (16 * 1056 - 15 * 1000))
+    assert once.tpot_s < known.tpot_s
+    assert known.tpot_s == pytest.approx(plain.tpot_s)
+    assert known.ttft_s < plain.ttft_s
