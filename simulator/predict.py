@@ -74,6 +74,7 @@ class Predictor:
         model, parallelism = resolved.model, resolved.parallelism
         self.recipe = resolved.recipe or Recipe(resolved.model)
         self.schedule = self.recipe.schedule
+        self.plain = self.recipe.plain
         parts = parts_of(machine, self.recipe.rules)
         self.placer = Placer(machine, Policy(engine.memory_fraction, engine.workspace_bytes, engine.spills), parts)
         self.options = _pinned(resolved, self.placer.preferences)
@@ -169,7 +170,7 @@ class Predictor:
         What does not fit even for one sequence is timed at once, as if there were room.
         """
         at_once = batch
-        if not self.has_room(need) and need.cache > 0.0 and not self.resolved.engine.ideal:
+        if need.cache > 0.0 and not self.resolved.engine.ideal and not self.has_room(need):
             at_once = self._most_at_once(batch, prompt, prompt + output, source) or batch
         full, rest = divmod(batch, at_once)
         turns = [self._turn(at_once, full, prompt, output, source)]
@@ -195,7 +196,7 @@ class Predictor:
         prefill, decode = tuple(scratch.prefill), tuple(scratch.decode)
         scenario = self.resolved.scenario
         side_s, side_j = self._sides(sequences, source, scenario.images, placement.shares)
-        if self.recipe.plain:
+        if self.plain:
             return Turn(sequences, repeats, placement, static, static.ttft_s + side_s, side_j, prefill, decode)
         if self.schedule.chunk_tokens and output > 1:
             chunk = self.schedule.chunk_tokens
@@ -229,8 +230,9 @@ class Predictor:
         activation = 0.0
         for const, per_token, per_sequence, per_sampled, _, _ in self.workspace:
             activation = max(activation, const + per_token * tokens + (per_sequence + per_sampled) * sequences)
-        activation += self.scores * sequences * min(prompt, self.host.max_tokens) * prompt / 2.0
-        if self.recipe.plain:
+        if self.scores:
+            activation += self.scores * sequences * min(prompt, self.host.max_tokens) * prompt / 2.0
+        if self.plain:
             return Need(self.weights, batch * self.cache.bytes_of(total_tokens, source), activation)
         beside = self.helpers.beside(batch, prompt, 2, self.cache)
 
