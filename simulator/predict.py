@@ -10,7 +10,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from simulator.cost.efficiency import efficiency
+from simulator.cost.efficiency import efficiency, unsplit
 from simulator.cost.layout import HostRow
 from simulator.cost.price import hourly_price
 from simulator.cost.runner import Runner, Shares, StaticBatch
@@ -78,7 +78,9 @@ class Predictor:
         parts = parts_of(machine, self.recipe.rules)
         self.placer = Placer(machine, Policy(engine.memory_fraction, engine.workspace_bytes, engine.spills), parts)
         self.options = _pinned(resolved, self.placer.preferences)
-        self._efficiency = efficiency(machine, engine, calibration)._replace(**dict(self.recipe.kernels))
+        self._efficiency = efficiency(machine, engine, calibration)
+        if not self.recipe.splits_context:
+            self._efficiency = unsplit(self._efficiency)
         plain_host = HostRow(
             step_s=engine.host_step_s,
             prefill_s=engine.host_prefill_s,

@@ -56,7 +56,7 @@ def kernel(graph: Graph, *, efficiency: Share, phase: Literal["any", "prefill", 
 @primitive("attention.unsplit", once="how attention divides the context")
 def unsplit(recipe: Recipe) -> Recipe:
     """Decode attention gives each sequence and KV head to one core, however long the context (FlashAttention-2)."""
-    return replace(recipe, kernels=(*recipe.kernels, ("split_tokens", 1e12)))
+    return replace(recipe, splits_context=False)
 
 
 @primitive("attention.chunked", keeps=("weight_bytes", "cache_bytes"), lowers=("flops",))

@@ -125,8 +125,8 @@ class Recipe:
     operating: Operating = field(default_factory=Operating)
     training: tuple[tuple[str, object], ...] = ()
     """Options of a training step, by the names of `TrainingScenario`."""
-    kernels: tuple[tuple[str, float], ...] = ()
-    """Efficiencies of the calibration that a technique's kernels replace, by the names of `cost.layout.Efficiency`."""
+    splits_context: bool = True
+    """Decode attention divides a long context among cores."""
     formats: tuple[tuple[str, str], ...] = ()
     """Number formats that some unit has to multiply in, and the file and line that asked for it."""
     budgets: tuple[tuple[int, str], ...] = ()
@@ -137,7 +137,7 @@ class Recipe:
     @property
     def plain(self) -> bool:
         """Nothing but the graphs differs from the model as it is."""
-        return not self.rules and self.schedule == Schedule() and self.operating == Operating() and not self.kernels
+        return not self.rules and self.schedule == Schedule() and self.operating == Operating() and self.splits_context
 
     def with_graph(self, graph: object) -> Recipe:
         """This recipe with another main graph."""
