@@ -1,7 +1,7 @@
 """Writes what can be written from the program itself: reference pages, JSON Schemas, and output pasted into pages.
 
-`make docs` runs it. A test holds that the pages and schemas are current; pasted output is held to the same shape only,
-as its numbers move with the calibrations.
+`make docs` runs it. A test holds that the pages and schemas are current; pasted output and the table of papers are held
+to the same shape only, as their numbers move with the calibrations.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def pages() -> dict[Path, str]:
     found = {
         ROOT / "docs" / "reference" / "hardware-file.md": hardware_page(),
         ROOT / "docs" / "reference" / "cli.md": cli_page(),
+        ROOT / "docs" / "reference" / "primitives.md": primitives_page(),
     }
     for kind, (_, _, folder) in KINDS.items():
         found[ROOT / folder / "_schema" / f"{kind}.schema.json"] = schema_text(kind)
@@ -123,6 +124,54 @@ def cli_page() -> str:
     return "\n".join(parts)
 
 
+def primitives_page() -> str:
+    """Every primitive, from its docstring and the class that checks its arguments."""
+    from simulator.techniques.registry import primitives
+
+    parts = [
+        "# Primitives of techniques\n",
+        _NOTE,
+        "A technique file is a list of these, in order; [background/techniques.md](../background/techniques.md) says how "
+        "they compose. `keeps` and `lowers` are checked on the graph after every use.\n",
+    ]
+    family = ""
+    for name, primitive in primitives().items():
+        if name.partition(".")[0] != family:
+            family = name.partition(".")[0]
+            parts.append(f"## {family.replace('_', ' ')}\n")
+        parts.append(f"### `{name}`\n")
+        text = (primitive.function.__doc__ or "").split(">>>")[0]
+        parts.append("\n".join(line.strip() for line in text.strip().splitlines()) + "\n")
+        facts = [f"changes the {primitive.effect}"]
+        for label, values in (("keeps", primitive.keeps), ("lowers", primitive.lowers)):
+            if values:
+                facts.append(f"{label} {', '.join(values)}")
+        if primitive.once:
+            facts.append(f"decides {primitive.once}")
+        parts.append("; ".join(facts).capitalize() + ".\n")
+        fields = primitive.parameters().model_json_schema().get("properties", {})
+        required = primitive.parameters().model_json_schema().get("required", ())
+        if fields:
+            parts.append("| parameter | value | default |\n|---|---|---|")
+            for key, value in fields.items():
+                default = "required" if key in required else f"`{json.dumps(value.get('default'))}`"
+                parts.append(f"| `{key}` | {_type(value)}{_limits(value)} | {default} |")
+            parts.append("")
+    return "\n".join(parts)
+
+
+def _limits(value: dict[str, Any]) -> str:
+    found = [option.get("description") for option in (value, *value.get("anyOf", ())) if option.get("description")]
+    return f", {found[0]}" if found else ""
+
+
+def papers_page() -> str:
+    """All papers with their state and verdicts."""
+    from validation.papers import page
+
+    return page()
+
+
 def _option(option: Any) -> str:
     names = ", ".join(f"`{name}`" for name in option.opts)
     default = option.default
@@ -159,6 +208,7 @@ def write() -> None:
         if path.suffix == ".json" and path.exists() and json.loads(path.read_text()) == json.loads(text):
             continue
         _replace(path, text)
+    _replace(ROOT / "docs" / "papers.md", papers_page())
     for name in WITH_OUTPUT:
         _replace(ROOT / name, pasted((ROOT / name).read_text(encoding="utf-8")))
 

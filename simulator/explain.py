@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from simulator.cost.layout import (
     R_CACHE,
     R_COMPUTE,
+    R_COPY,
     R_ENERGY,
     R_LAUNCH,
     R_LINK,
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
 
 
 def terms(runner: Runner, row: Sequence[float]) -> dict[str, float]:
-    """Seconds of each term of a record: compute, each memory, cache, link, launch. Terms overlap; they do not sum."""
+    """Seconds of each term of a record: compute, each memory, cache, link, launch, copies. They overlap; they do not sum."""
     found = {"compute": row[R_COMPUTE]}
     for position, name in enumerate(runner.table.memory_names):
         found[f"memory {name}"] = row[R_MEMORY + position]
     found |= {"cache": row[R_CACHE], "link": row[R_LINK], "launch": row[R_LAUNCH]}
+    if row[R_COPY] > 0.0:
+        found["copy"] = row[R_COPY]
     return found
 
 
@@ -108,5 +111,6 @@ _REMEDY = {
     "memory": "fewer bytes (quantized weights or cache, a larger batch per weight read) or more bandwidth would help most.",
     "cache": "larger tiles, or fusing the ops around it, would help most.",
     "link": "less tensor parallelism, a faster interconnect, or overlapping communication would help most.",
+    "copy": "keeping more of what is copied in the device's memory, or a faster link to where it lies, would help most.",
     "launch": "replaying a graph, fusing small ops, or a larger batch would help most.",
 }

@@ -10,19 +10,22 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from simulator.cost.efficiency import efficiency
+from simulator.cost.efficiency import efficiency, unsplit
 from simulator.cost.layout import HostRow
 from simulator.cost.price import hourly_price
 from simulator.cost.runner import Runner, Shares, StaticBatch
 from simulator.cost.table import build_table, check_runnable
 from simulator.errors import ScenarioError, UnsupportedError
 from simulator.graph.op import Graph
-from simulator.mapping.footprint import CacheSize, cache_size, weight_bytes, workspace_rows
+from simulator.mapping.footprint import CacheSize, cache_size, score_bytes, weight_bytes, workspace_rows
+from simulator.mapping.parts import parts_of
 from simulator.mapping.place import Need, Placement, Placer, Policy
 from simulator.result import Prediction
 from simulator.run import BatchRun, Turn
 from simulator.scenario import Resolved, Scenario, check_lengths, named_files, resolve
+from simulator.schedules import Helpers, cached_bytes, mixed_batch, scheduled
 from simulator.techniques.parallel import shard, stage_share
+from simulator.techniques.recipe import Recipe, Rule
 
 
 def predict(scenario: Scenario | None = None, **named: Any) -> Prediction:
@@ -69,10 +72,16 @@ class Predictor:
         self.files = tuple((path, _modified(path)) for path in named_files(resolved.scenario))
         machine, engine, calibration = resolved.machine, resolved.engine, resolved.calibration
         model, parallelism = resolved.model, resolved.parallelism
-        self.placer = Placer(machine, Policy(engine.memory_fraction, engine.workspace_bytes, engine.spills))
+        self.recipe = resolved.recipe or Recipe(resolved.model)
+        self.schedule = self.recipe.schedule
+        self.plain = self.recipe.plain
+        parts = parts_of(machine, self.recipe.rules)
+        self.placer = Placer(machine, Policy(engine.memory_fraction, engine.workspace_bytes, engine.spills), parts)
         self.options = _pinned(resolved, self.placer.preferences)
         self._efficiency = efficiency(machine, engine, calibration)
-        self.host = HostRow(
+        if not self.recipe.splits_context:
+            self._efficiency = unsplit(self._efficiency)
+        plain_host = HostRow(
             step_s=engine.host_step_s,
             prefill_s=engine.host_prefill_s,
             per_sequence_s=engine.host_per_sequence_s,
@@ -82,6 +91,8 @@ class Predictor:
             graph_prefill=float(engine.graph_prefill or engine.ideal),
             max_tokens=engine.max_batched_tokens,
         )
+        self.host = scheduled(plain_host, self.recipe)
+        self.helpers = Helpers(resolved.scenario, self.recipe, machine, parallelism.tp * parallelism.dp)
         self.graph = shard(model.graph, parallelism)
         self.runner = self._runner(self.graph, parallelism.pp)
         sides = [shard(graph, parallelism) for graph in (model.encoder, model.vision) if graph is not None]
@@ -90,6 +101,14 @@ class Predictor:
         self.weights = weight_bytes(self.graph, share) + sum(weight_bytes(graph) for graph in sides)
         self.cache: CacheSize = cache_size(self.graph, share)
         self.workspace = workspace_rows(self.graph)
+        self.scores = score_bytes(self.graph)
+        self._parts = [
+            (rule, weight_bytes(only, share), cache_size(only, share), largest_operand(only, rule))
+            for rule, only in (
+                (rule, self.graph.with_ops(op for op in self.graph.ops if op.part == rule.part))
+                for rule in self.recipe.rules
+            )
+        ]
         self.hourly = hourly_price(machine)
 
     def predict(self, batch: int, prompt: int, output: int) -> Prediction:
@@ -97,6 +116,9 @@ class Predictor:
         resolved = self.resolved
         scenario, model, parallelism = resolved.scenario, resolved.model, resolved.parallelism
         check_lengths(model, batch, prompt, output, scenario.images, scenario.max_context)
+        for tokens, origin in self.recipe.budgets:
+            if model.decode and tokens > prompt + output + scenario.images * model.image_tokens:
+                raise ScenarioError(f"{origin}: {tokens} tokens are more than the context of {prompt + output}")
         replica = math.ceil(batch / parallelism.dp)
         start, generated, source = self.lengths(prompt, output)
         need = self.need(replica, start, start + generated, source)
@@ -115,7 +137,8 @@ class Predictor:
         groups = parallelism.tp * parallelism.dp
         prefill_j *= groups
         energy_j = energy_j * groups + prefill_j
-        rate = batch * generated / makespan
+        samples = self.schedule.samples
+        rate = batch * samples * generated / makespan
         power = energy_j / makespan
         devices = parallelism.devices
         count = sum(turn.repeats for turn in turns)
@@ -133,9 +156,11 @@ class Predictor:
             fits=placement.fits and count == 1,
             prefill_energy_j=prefill_j,
             energy_j=energy_j,
-            energy_j_per_output_token=energy_j / (batch * generated),
+            energy_j_per_output_token=energy_j / (batch * samples * generated),
             power_w=power,
-            usd_per_million_output_tokens=self.usd_per_million_tokens(rate, power),
+            usd_per_million_output_tokens=self.usd_per_million_tokens(rate, power)
+            if self.helpers.decoder is None
+            else self.helpers.usd_per_million_tokens(self, ttft, tpot * (generated - 1), batch * samples * generated),
             devices=devices,
             turns=count,
             run=BatchRun(self, turns, start, generated, source, need),
@@ -147,7 +172,7 @@ class Predictor:
         What does not fit even for one sequence is timed at once, as if there were room.
         """
         at_once = batch
-        if need.total > self.placer.capacity_bytes and need.cache > 0.0 and not self.resolved.engine.ideal:
+        if need.cache > 0.0 and not self.resolved.engine.ideal and not self.has_room(need):
             at_once = self._most_at_once(batch, prompt, prompt + output, source) or batch
         full, rest = divmod(batch, at_once)
         turns = [self._turn(at_once, full, prompt, output, source)]
@@ -160,7 +185,7 @@ class Predictor:
         low, high = 0, batch
         while high - low > 1:
             middle = (low + high) // 2
-            if self.need(middle, prompt, total, source).total <= self.placer.capacity_bytes:
+            if self.has_room(self.need(middle, prompt, total, source)):
                 low = middle
             else:
                 high = middle
@@ -173,7 +198,22 @@ class Predictor:
         prefill, decode = tuple(scratch.prefill), tuple(scratch.decode)
         scenario = self.resolved.scenario
         side_s, side_j = self._sides(sequences, source, scenario.images, placement.shares)
-        return Turn(sequences, repeats, placement, static, static.ttft_s + side_s, side_j, prefill, decode)
+        if self.plain:
+            return Turn(sequences, repeats, placement, static, static.ttft_s + side_s, side_j, prefill, decode)
+        if self.schedule.chunk_tokens and output > 1:
+            chunk = self.schedule.chunk_tokens
+            static = mixed_batch(self.runner, placement.shares, static, sequences, prompt, output, chunk)
+        beside = self.helpers.beside(sequences, prompt, output, self.cache)
+        static = self.helpers.adjusted(static, beside)
+        static, moved_s = self.helpers.decoded_elsewhere(static, sequences, prompt, output, self.cache)
+        first = static.ttft_s + side_s + beside.first_s + moved_s
+        return Turn(sequences, repeats, placement, static, first, side_j + beside.first_j, prefill, decode)
+
+    def has_room(self, need: Need) -> bool:
+        """Whether everything finds a place."""
+        if self.placer.parts:
+            return self.placer.place(need, self.options[0]).fits
+        return need.total <= self.placer.capacity_bytes
 
     def lengths(self, prompt: int, output: int) -> tuple[float, int, float]:
         """Tokens of the decoder's prompt, tokens it generates, and source tokens of its cross-attention."""
@@ -182,7 +222,8 @@ class Predictor:
         if model.encoder is not None:
             return 1.0, generated, float(model.source_tokens or prompt)
         images = self.resolved.scenario.images
-        return float(prompt + images * model.image_tokens), generated, float(images * model.image_source_tokens)
+        kept = max(1.0, prompt * self.schedule.prompt_share)
+        return float(kept + images * model.image_tokens), generated, float(images * model.image_source_tokens)
 
     def need(self, batch: float, prompt: float, total_tokens: float, source: float) -> Need:
         """Bytes of one rank for `batch` sequences of `total_tokens` each."""
@@ -191,7 +232,25 @@ class Predictor:
         activation = 0.0
         for const, per_token, per_sequence, per_sampled, _, _ in self.workspace:
             activation = max(activation, const + per_token * tokens + (per_sequence + per_sampled) * sequences)
-        return Need(self.weights, batch * self.cache.bytes_of(total_tokens, source), activation)
+        if self.scores:
+            activation += self.scores * sequences * min(prompt, self.host.max_tokens) * prompt / 2.0
+        if self.plain:
+            return Need(self.weights, batch * self.cache.bytes_of(total_tokens, source), activation)
+        beside = self.helpers.beside(batch, prompt, 2, self.cache)
+
+        def cached(cache: CacheSize) -> float:
+            return cached_bytes(cache, self.schedule, batch, prompt, total_tokens, source)
+
+        parts = tuple((weight, cached(cache)) for _, weight, cache, _ in self._parts)
+        staged = self.staged_bytes(batch, total_tokens)
+        return Need(self.weights + beside.weight, cached(self.cache) + beside.cache, activation + staged, parts)
+
+    def staged_bytes(self, batch: float, total_tokens: float) -> float:
+        """Of what is copied from elsewhere, what lies beside the activations at a time."""
+        return sum(
+            rule.staged * (weight if rule.role == "weight" else batch * total_tokens * kept)
+            for rule, _, _, (weight, kept) in self._parts
+        )
 
     def _fastest(
         self, need: Need, batch: int, prompt: float, output: int, source: float
@@ -234,7 +293,8 @@ class Predictor:
 
     def _runner(self, graph: Graph, stages: int) -> Runner:
         resolved = self.resolved
-        table = build_table(graph, resolved.machine, resolved.engine, self._efficiency, resolved.calibration)
+        parts = ("", *(rule.part for rule in self.recipe.rules))
+        table = build_table(graph, resolved.machine, resolved.engine, self._efficiency, resolved.calibration, parts)
         check_runnable(table, graph, resolved.machine)
         return Runner(table, self.host, stages)
 
@@ -246,6 +306,21 @@ class Predictor:
             self.hourly.usd_per_hour * self.resolved.parallelism.devices + self.hourly.usd_per_kwh * power_w / 1000.0
         )
         return per_hour / 3600.0 / tokens_per_s * 1e6
+
+
+def largest_operand(graph: Graph, rule: Rule) -> tuple[float, float]:
+    """Of one layer's largest op: bytes of its weights, and of its cache per position."""
+    if not rule.copied:
+        return 0.0, 0.0
+    weight = cache = 0.0
+    for op in graph.ops:
+        for tensor in op.tensors:
+            size = tensor.bytes_per_element
+            if tensor.role == "weight":
+                weight = max(weight, tensor.resident.const * size)
+            elif tensor.role == "kv":
+                cache = max(cache, tensor.resident.context * size)
+    return weight, cache
 
 
 def _pinned(resolved: Resolved, options: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -177,5 +177,7 @@ class BatchRun:
         names = self.predictor.runner.table.memory_names
         return {
             role: {name: share for name, share in zip(names, shares, strict=True) if share > 0}
-            for role, shares in zip(("weights", "cache", "activations"), self.turns[0].placement.shares, strict=True)
+            for role, shares in zip(
+                ("weights", "cache", "activations"), self.turns[0].placement.shares[:3], strict=True
+            )
         }

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from simulator.mapping.machine import Machine
     from simulator.spec.engine import Calibration
     from simulator.techniques.parallel import Parallelism
+    from simulator.techniques.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +69,24 @@ class Resolved:
     engine: Engine
     calibration: Calibration
     parallelism: Parallelism
+    recipe: Recipe | None = None
+    """What techniques decided beside the graphs; None: nothing."""
 
 
 def resolve(scenario: Scenario) -> Resolved:
     """Raises UnknownNameError, SpecError or ScenarioError."""
     from simulator.cost.efficiency import find_calibration, load_engine
     from simulator.mapping.machine import load_machine
+    from simulator.mapping.parts import operating
     from simulator.techniques.parallel import check
 
-    model = prepared_model(scenario)
-    machine = capped(load_machine(scenario.hardware), scenario.power_cap_w)
+    recipe = prepared(scenario)
+    model = recipe.model
+    machine = operating(capped(load_machine(scenario.hardware), scenario.power_cap_w), recipe.operating)
+    for dtype, origin in recipe.formats:
+        if not any(dtype in unit.peak_flop_per_s for unit in machine.units):
+            known = sorted({name for unit in machine.units for name in unit.peak_flop_per_s})
+            raise ScenarioError(f"{origin}: {machine.name} does not multiply in {dtype}; it has {', '.join(known)}")
     if not machine.units:
         raise ScenarioError(
             f"{machine.name} computes nothing by itself; use it as a part of a system in hardware/system/"
@@ -92,7 +101,7 @@ def resolve(scenario: Scenario) -> Resolved:
         )
     if scenario.images and model.vision is None:
         raise ScenarioError(f"{model.name} takes no images; leave --images at 0")
-    return Resolved(scenario, model, machine, engine, calibration, parallelism)
+    return Resolved(scenario, model, machine, engine, calibration, parallelism, recipe)
 
 
 def capped(machine: Machine, cap_w: float | None) -> Machine:
@@ -128,17 +137,25 @@ def named_files(scenario: Scenario) -> list[str]:
 
     found = [
         catalog.find("hardware", scenario.hardware),
-        *(catalog.find("technique", name) for name in scenario.techniques),
+        *(catalog.find("technique", name.partition(":")[0]) for name in scenario.techniques),
     ]
     found.append(Path(scenario.model) if scenario.model.endswith(".onnx") else catalog.find("model", scenario.model))
     return [str(path) for path in found]
 
 
-def prepared_model(scenario: Scenario) -> Model:
-    """The model with the scenario's number formats and techniques applied."""
-    from simulator.techniques.apply import apply_all
+def prepared(scenario: Scenario) -> Recipe:
+    """The model with the scenario's number formats and techniques applied, and what they decided beside it."""
+    from simulator.techniques.apply import recipe_for
+    from simulator.techniques.recipe import Recipe
 
-    return apply_all(load_model(scenario.model), scenario)
+    model = load_model(scenario.model)
+    plain = not (scenario.techniques or scenario.weight_dtype or scenario.activation_dtype or scenario.kv_dtype)
+    return Recipe(model) if plain else recipe_for(model, scenario)
+
+
+def training_options(model: str, techniques: tuple[str, ...]) -> dict[str, Any]:
+    """What techniques decide about a training step, by the names of `TrainingScenario`."""
+    return dict(prepared(Scenario(model, "", techniques=techniques)).training)
 
 
 def load_model(name: str) -> Model:

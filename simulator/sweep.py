@@ -109,7 +109,7 @@ def _predict_chunk(predictor: Predictor, points: NDArray[np.float64], answers: d
     """Writes the predictions of some points into `answers`."""
     resolved = predictor.resolved
     replica = np.ceil(points[:, 0] / resolved.parallelism.dp)
-    simple = resolved.model.encoder is None and resolved.scenario.images == 0
+    simple = resolved.model.encoder is None and resolved.scenario.images == 0 and predictor.plain
     resident = _resident(predictor, points, replica) if simple else np.zeros(len(points), dtype=bool)
     if resident.any():
         _vectorised(predictor, points, replica, resident, answers)

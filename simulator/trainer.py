@@ -25,7 +25,7 @@ from simulator.graph.training import TrainingPlan, training_graph
 from simulator.mapping.machine import Interconnect, load_machine
 from simulator.mapping.place import Need, Placement, Placer, Policy
 from simulator.result import OpCost
-from simulator.scenario import Resolved, Scenario, resolve
+from simulator.scenario import Resolved, Scenario, resolve, training_options
 from simulator.techniques.parallel import Parallelism, shard, stage_share
 
 _FLOATS = ("bf16", "fp16", "fp32", "fp64")
@@ -52,13 +52,12 @@ class TrainingScenario:
     optimizer: str = "adamw"
     zero_stage: int = 0
     lora_rank: int | None = None
-    """Train adapters of this rank only."""
     weight_dtype: str | None = None
-    """Of trained weights and the arithmetic; with `lora_rank` a narrower format is that of the frozen weights. None:
-    the model's own."""
+    """Of trained weights and arithmetic; with `lora_rank`, narrower, of the frozen weights. None: the model's own."""
     gradient_dtype: str | None = None
-    """None: that of the weights."""
     engine: str = "native"
+    flash_attention: bool = True
+    techniques: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +75,7 @@ class Trainer:
     """A training scenario resolved to graphs; memory is known without timing anything."""
 
     def __init__(self, scenario: TrainingScenario) -> None:
+        scenario = replace(scenario, **training_options(scenario.model, scenario.techniques))
         _check(scenario)
         machine = load_machine(scenario.hardware)
         dp = scenario.dp
@@ -85,7 +85,7 @@ class Trainer:
         frozen = scenario.weight_dtype if scenario.weight_dtype not in _FLOATS else None
         asked = Scenario(
             scenario.model, scenario.hardware, engine=scenario.engine, tp=scenario.tp, pp=scenario.pp, dp=dp,
-            ep=scenario.ep, weight_dtype=frozen,
+            ep=scenario.ep, weight_dtype=frozen, techniques=scenario.techniques,
         )  # fmt: skip
         self.resolved: Resolved = resolve(asked)
         model = self.resolved.model
@@ -120,6 +120,7 @@ class Trainer:
             gradient_dtype=scenario.gradient_dtype or graph.dtype,
             lora_rank=scenario.lora_rank,
             gradient_accumulation=scenario.gradient_accumulation,
+            flash_attention=scenario.flash_attention,
         )
         tokens = int(part.query_tokens)
         useful = training_graph(graph, replace(plan, recompute="none", flash_attention=False), tokens)

@@ -29,7 +29,7 @@ BASELINE = click.option(
 
 @click.group("validate")
 def command() -> None:
-    """Predictions against measurements: end-to-end runs and kernels."""
+    """Predictions against measurements and claims."""
 
 
 @command.command("e2e")
@@ -128,6 +128,48 @@ def energy(paths: tuple[Path, ...], as_json: bool, out: Path | None, hardware: s
     transport_j = find_calibration(machine).transport.value
     rows = pd.concat([compare(folder, machine, transport_j) for folder in power_folders(paths)], ignore_index=True)
     _answer(summary(rows), rows, KEYS, "validate energy", as_json, out)
+
+
+@command.command("claims")
+@click.option(
+    "--claims",
+    "further",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Further claims, one JSON object a line (id, metric, value, bound), on the scenarios of papers already modelled.",
+)
+@click.option("--paper", "papers", multiple=True, help="Only the claims of this paper. Repeatable.")
+@JSON
+@OUT
+def claims(further: Path | None, papers: tuple[str, ...], as_json: bool, out: Path | None) -> None:
+    """Claims of papers, against what their scenarios give.
+
+    \b
+    ridgeline validate claims
+    ridgeline validate claims --claims more.jsonl --json
+    """
+    import json
+
+    from validation.further import evaluate_further
+    from validation.verdicts import VERDICTS, evaluate
+
+    _check_suffix(out)
+    rows = evaluate(papers or None) if further is None else evaluate_further(further)
+    counts = {name: sum(row.verdict == name for row in rows) for name in VERDICTS}
+    records = [row.to_dict() for row in rows]
+    if out is not None:
+        import pandas as pd
+
+        from validation.tables import write_table
+
+        write_table(pd.DataFrame(records), out)
+    if as_json:
+        click.echo(json.dumps({"verdicts": counts, "rows": records}, indent=1, allow_nan=False))
+        return
+    from simulator.views.document import as_text
+    from validation.paper import claims_table
+
+    heading = [", ".join(f"{count} {name}" for name, count in counts.items())]
+    click.echo(as_text(heading, [claims_table(records)]))
 
 
 def _check_suffix(out: Path | None) -> None:

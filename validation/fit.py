@@ -143,6 +143,8 @@ def _attention(rows: Rows, kind: str, cache: str) -> Rows:
 
 def _held_out(rows: Rows, kind: Kind) -> pd.Series:
     """Whether a row belongs to a shape that is held out, by a hash of the shape alone."""
+    if kind.family is GEMM:
+        return (rows["n"] * 7919 + rows["k"] * 104729) % kind.every == 0
     shapes = rows[list(kind.shape)].astype(int).astype(str).agg("|".join, axis=1)
     return pd.util.hash_pandas_object(shapes, index=False) % kind.every == 0
 

@@ -77,13 +77,17 @@ def kernel_rows() -> Kernels:
 
 
 def _warm(pool: ProcessPoolExecutor) -> None:
-    """Fit what is not stored yet, a device per process."""
-    list(pool.map(_fit, transfer.TABLES))
+    """Fit what is not stored yet, a set of donors and a kind per job."""
+    jobs = [
+        (donors, kind, frameworks)
+        for donors in sorted(transfer.all_donors())
+        for kind, frameworks in transfer.all_kinds()
+    ]
+    list(pool.map(_fit, *zip(*jobs, strict=True)))
 
 
-def _fit(device: str) -> None:
-    for kind in transfer.KINDS:
-        transfer.fitted(device, kind)
+def _fit(donors: tuple[str, ...], kind: str, frameworks: tuple[str, ...]) -> None:
+    transfer.fitted(donors, kind, frameworks)
 
 
 def _shipped(part: int) -> pd.DataFrame:

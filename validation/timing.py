@@ -47,7 +47,8 @@ class Kernels:
         shares = placer.place(Need(1.0, 1.0, 1.0), placer.preferences[0]).shares
         self._tables = Tables(
             **as_arrays(table),
-            place=np.array([share for row in shares for share in row]),
+            place=np.array([[share for row in shares for share in row]]),
+            copies=np.zeros((1, 4)),
             efficiency=table.efficiency,
             power=table.power,
             host=HostRow(*[0.0] * len(HostRow._fields)),

@@ -119,6 +119,18 @@ def calibration_from(donors: Sequence[str], name: str) -> Calibration:
     return shared.model_copy(update={"name": name, "tag": "transferred", "engines": engines, "attention": attention})
 
 
+def all_kinds() -> list[tuple[str, tuple[str, ...]]]:
+    """Every kind that is fitted, with the frameworks whose tables it is fitted on."""
+    return [*KINDS.items(), *((kind, (framework,)) for framework in FRAMEWORKS.values() for kind in OWN)]
+
+
+def all_donors() -> set[tuple[str, ...]]:
+    """Every set of devices that stands in for another: of its own architecture, and of others."""
+    of = {device: load_machine(device).architecture for device in TABLES}
+    kin = {tuple(d for d in TABLES if d != device and of[d] == of[device]) for device in TABLES}
+    return (kin | {tuple(d for d in TABLES if of[d] != of[device]) for device in TABLES}) - {()}
+
+
 def kernel_heldouts() -> list[HeldOut]:
     """Each measured device with the parameters of the others: of its own architecture where there are any, and of others."""
     found = []

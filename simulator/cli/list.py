@@ -103,12 +103,33 @@ def techniques() -> list[dict[str, Any]]:
 
 
 def papers() -> list[dict[str, Any]]:
-    """Every paper that a technique file names, with its techniques."""
+    """Every paper, with the technique files that run it."""
     by_paper: dict[str, list[str]] = {}
     for technique in techniques():
         if technique["paper"]:
             by_paper.setdefault(technique["paper"], []).append(technique["name"])
-    return [{"name": paper, "techniques": names} for paper, names in sorted(by_paper.items())]
+    return [
+        {
+            "name": record["id"],
+            "title": record["title"],
+            "family": record["family"],
+            "scope": record["scope"],
+            "claims": int(record["claims"]),
+            "techniques": by_paper.get(record["id"], []),
+        }
+        for record in paper_list()
+    ]
+
+
+def paper_list() -> list[dict[str, str]]:
+    """The rows of `workloads/papers.csv`: id, title, family, scope, claims."""
+    import csv
+
+    from simulator import catalog
+
+    path = next(root for root in reversed(catalog.roots())) / "workloads" / "papers.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def engines() -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("simulate", "Event-driven timeline of one scenario: who waits for what."),
     "validate": ("validation.command", "Predictions against measurements: end-to-end runs and kernels."),
     "calibrate": ("validation.microbench.command", "Measure this machine; write its device file and calibration."),
+    "paper": ("validation.paper", "What a paper's technique does here, and what became of its claims."),
     "list": ("list", "Known hardware, models, techniques, papers and engines."),
     "import": ("import_model", "Read a config.json or ONNX file; write a model file."),
     "schema": ("schema", "JSON Schema of the files a user may write."),

@@ -59,7 +59,10 @@ ONE_OF_EACH: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--engine",), {"help": "vllm, llama.cpp, ..., or ideal (speed of light). Default: the hardware's own."}),
     (
         ("--technique", "techniques"),
-        {"multiple": True, "help": "A technique file, applied in the order given. Repeatable."},
+        {
+            "multiple": True,
+            "help": "A technique, applied in the order given; NAME:KEY=VALUE sets a parameter. Repeatable.",
+        },
     ),
     (("--power-cap", "power_cap_w"), {"type": Watts(), "help": "Power limit set per device, such as 400W."}),
 )

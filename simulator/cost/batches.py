@@ -22,7 +22,7 @@ from simulator.cost.layout import (
     Scratch,
     Tables,
 )
-from simulator.cost.steps import static_joules, step_seconds, time_step
+from simulator.cost.steps import device_seconds, static_joules, step_seconds, time_step
 
 NODES = ((0.1127016653792583, 5.0 / 18.0), (0.5, 8.0 / 18.0), (0.8872983346207417, 5.0 / 18.0))
 """Nodes and weights of the 3-point Gauss-Legendre rule on [0, 1]: exact where a step's time is a quintic of the context."""
@@ -33,12 +33,14 @@ def prefill_seconds(batch: float, prompt: float, source: float, stages: float, t
 
     Runs in steps of at most `host.max_tokens` tokens: several sequences, or chunks of one, whose mean cost is that of
     the middle chunk. Steps of times t_i through p stages take (sum t_i + (p - 1) max t_i) / p; with several stages, the
-    best number of sequences per step among powers of two. `s.prefill` sums all steps.
+    best number of sequences per step among powers of two. `s.prefill` sums all steps. Tokens whose keys and values are
+    known are attended to, but not computed.
     """
     host = t.host
-    if prompt >= host.max_tokens:
-        return prefill_steps(batch, 1.0, prompt / host.max_tokens, prompt, source, stages, t, s)
-    most = float(math.floor(host.max_tokens / prompt))
+    fresh = max(1.0, prompt - max(host.known_tokens, host.known_share * prompt))
+    if fresh >= host.max_tokens:
+        return prefill_steps(batch, 1.0, fresh / host.max_tokens, prompt, source, stages, t, s)
+    most = float(math.floor(host.max_tokens / fresh))
     if stages <= 1.0:
         return prefill_steps(batch, most, 1.0, prompt, source, stages, t, s)
     best = math.inf
@@ -64,27 +66,30 @@ def prefill_steps(
     for c in range(len(s.totals)):
         s.prefill[c] = 0.0
     sequences = min(size, batch)
-    query = prompt / chunks
+    fresh = max(1.0, prompt - max(t.host.known_tokens, t.host.known_share * prompt))
+    query = fresh / chunks
     repeats = float(math.floor(batch / sequences)) * chunks
     rest = 0.0 if chunks > 1.0 else batch - repeats * sequences
     seconds = 0.0
     longest = 0.0
+    device = 0.0
     for turn in range(2):
         if turn == 1:
             if rest <= 0.0:
                 continue
             repeats = 1.0
             sequences = rest
-        part = (sequences, query, 0.5 * (prompt - query), source, 1.0 / chunks)
+        part = (sequences, query, prompt - fresh + 0.5 * (fresh - query), source, 1.0 / chunks)
         failed = time_step(t.all, (part,), t, s)
         if failed >= 0:
             return failed
         step = step_seconds(s.totals, t.host, sequences, False)
         longest = max(longest, step)
         seconds += repeats * step
+        device += repeats * device_seconds(s.totals, t.host)
         for c in range(len(s.totals)):
             s.prefill[c] += repeats * s.totals[c]
-    s.result[S_PREFILL_DEVICE] = s.prefill[R_TIME]
+    s.result[S_PREFILL_DEVICE] = device
     s.result[S_TTFT] = (seconds + (stages - 1.0) * longest) / stages
     s.result[S_PREFILL_J] = s.prefill[R_ENERGY] + static_joules(s.prefill, s.result[S_TTFT] * stages, t.power)
     return -1
@@ -99,6 +104,7 @@ def decode_seconds(
     micro-batches decode side by side in p stages. `s.decode` is the mean step of one micro-batch.
     """
     result = s.result
+    host = t.host
     for c in range(len(s.totals)):
         s.decode[c] = 0.0
     result[S_TPOT] = 0.0
@@ -106,28 +112,33 @@ def decode_seconds(
     result[S_STEP_DEVICE] = 0.0
     if output <= 1.0:
         return -1
-    together = min(stages, batch)
-    micro = float(math.ceil(batch / together))
+    sequences = batch * host.samples
+    together = min(stages, sequences)
+    micro = float(math.ceil(sequences / together))
     if not dense_known:
-        failed = time_step(t.dense, ((micro, 1.0, prompt, source, 1.0),), t, s)
+        failed = time_step(
+            t.dense, ((micro, host.step_tokens, min(prompt, host.past_limit), source, host.sampled_tokens),), t, s
+        )
         if failed >= 0:
             return failed
         for c in range(len(s.totals)):
             s.dense[c] = s.totals[c]
     for node, weight in NODES:
-        failed = time_step(t.attending, ((micro, 1.0, prompt - 0.5 + node * (output - 1.0), source, 1.0),), t, s)
+        past = min(prompt - 0.5 + node * (output - 1.0), host.past_limit)
+        failed = time_step(t.attending, ((micro, host.step_tokens, past, source, host.sampled_tokens),), t, s)
         if failed >= 0:
             return failed
         for c in range(len(s.totals)):
             s.totals[c] += s.dense[c]
             s.decode[c] += weight * s.totals[c]
-        step = step_seconds(s.totals, t.host, micro, True)
-        result[S_TPOT] += weight * step
+        step = step_seconds(s.totals, host, micro, True)
+        each = weight / host.gained_tokens
         busy = together * s.totals[R_TIME]
-        result[S_STEP_J] += weight * (
+        result[S_TPOT] += each * step
+        result[S_STEP_J] += each * (
             together * (s.totals[R_ENERGY] + s.totals[R_STATIC_J]) + t.power.waiting_w * max(0.0, step * stages - busy)
         )
-        result[S_STEP_DEVICE] += weight * s.totals[R_TIME]
+        result[S_STEP_DEVICE] += each * device_seconds(s.totals, host)
     return -1
 
 

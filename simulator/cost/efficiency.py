@@ -203,3 +203,8 @@ def _decode(spec: DecodeEfficiency, bandwidth: float) -> DecodeRow:
         sharpness=spec.sharpness.value,
         floor_s=spec.floor.value,
     )
+
+
+def unsplit(found: Efficiency) -> Efficiency:
+    """The same kernels, but decode attention leaves each sequence and KV head to one core, however long its context."""
+    return found._replace(decode=found.decode._replace(most_splits=1.0), single=found.single._replace(most_splits=1.0))

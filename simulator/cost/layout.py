@@ -5,6 +5,7 @@ The same field names serve the interpreter (lists of these tuples) and Numba (st
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 # Kinds of op.
@@ -52,8 +53,9 @@ PLACE_WEIGHT, PLACE_CACHE, PLACE_ACTIVATION, NUM_PLACES = range(4)
     R_STATIC_J,
     R_UNIT,
     R_KERNELS,
+    R_COPY,
     R_MEMORY,
-) = range(13)
+) = range(14)
 
 
 # What `kernels.static_batch` returns.
@@ -95,6 +97,12 @@ class OpRow(NamedTuple):
     limit: float
     """0 for none, as are window and chunk."""
     source: float
+    part: float
+    """Row of `Tables.place` that says where its operands lie."""
+    contextual: float
+    """1 if a count depends on the cache (attention is timed slice by slice anyway)."""
+    efficiency: float
+    """Share of the calibrated speed that its kernel reaches."""
 
 
 class UnitRow(NamedTuple):
@@ -219,6 +227,26 @@ class HostRow(NamedTuple):
     graph_prefill: float
     max_tokens: float
     """Prompt tokens of one step."""
+    step_tokens: float = 1.0
+    """Tokens of each sequence in a decode step."""
+    sampled_tokens: float = 1.0
+    """Of those, positions whose logits are computed."""
+    gained_tokens: float = 1.0
+    """Tokens that a decode step adds to each sequence."""
+    past_limit: float = math.inf
+    """Most cached tokens that a decode step builds on."""
+    known_tokens: float = 0.0
+    """Tokens at the start of each prompt that are in the cache already."""
+    known_share: float = 0.0
+    """The same as a share of the prompt; the larger of both counts."""
+    shared_tokens: float = 0.0
+    """Tokens at the start of all sequences that attention of a decode step leaves to an op of their own."""
+    samples: float = 1.0
+    """Sequences that decode for each one that was prefilled."""
+    hidden_link: float = 0.0
+    """Share of the collectives that proceeds beside computation."""
+    hidden_copy: float = 1.0
+    """Share of the copies from further memories that proceeds beside the rest."""
 
 
 class PowerRow(NamedTuple):
@@ -242,7 +270,7 @@ class Tables(NamedTuple):
     """Everything that a step is timed with: lists of rows for the interpreter, arrays for Numba.
 
     Flat, row after row, of shapes (O ops, U units, M memories): amounts (O, NUM_AMOUNTS, NUM_FEATURES), rates and joules
-    (O, U), bandwidth, byte_joules and chip_joules (U, M), place (NUM_PLACES, M).
+    (O, U), bandwidth, byte_joules and chip_joules (U, M), place (parts, NUM_PLACES * M), copies (parts, 4).
     """
 
     ops: Any
@@ -268,7 +296,9 @@ class Tables(NamedTuple):
     links: Any
     """Rows of LinkRow, one per op; meaningful for collectives."""
     place: Any
-    """Share of weights, cache and activations in each memory."""
+    """A row per part of the network: share of weights, cache and activations in each memory."""
+    copies: Any
+    """A row per part of the network: (s, s, J, J) per byte of weights and of cache that is copied from elsewhere first."""
     efficiency: Efficiency
     power: PowerRow
     host: HostRow

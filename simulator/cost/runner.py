@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from simulator.cost import batches, steps
-from simulator.cost.layout import NUM_STATIC, HostRow, Scratch, Tables
+from simulator.cost.layout import NUM_STATIC, R_ENERGY, HostRow, Scratch, Tables
 from simulator.cost.table import Table, as_arrays, flat
 
 COMPILE_AFTER_CALLS = 40
 """Loading the compiled arithmetic takes as long as some forty interpreted predictions."""
 
 Shares = tuple[tuple[float, ...], ...]
+"""`Placement.shares`: rows of weights, cache and activations, and four more rows per further part."""
 
 
 class StaticBatch(NamedTuple):
@@ -94,20 +95,44 @@ class Runner:
         exact = tuple(tuple(float(value) for value in part) for part in slices)
         return int(self._steps.time_step(tables.all, exact, tables, self.scratch))
 
+    def step_cost(self, slices: tuple[tuple[float, ...], ...], shares: Shares) -> tuple[float, float]:
+        """Seconds and joules of one mixed step, with the host."""
+        self.step(slices, shares)
+        totals, host = self.scratch.totals, self.host
+        decoding = sum(part[0] for part in slices if part[1] == 1.0)
+        seconds = float(self._steps.step_seconds(totals, host, decoding, decoding > 0))
+        return seconds, float(totals[R_ENERGY]) + self.table.power.static_w * seconds
+
     def _tables(self, shares: Shares) -> Tables:
         self._calls += 1
         if not self._compiled and self._calls > COMPILE_AFTER_CALLS:
             self.compile()
         tables = self._places.get(shares)
         if tables is None:
-            place: Any = [share for row in shares for share in row]
+            place, copies = _by_part(shares, len(self.table.parts))
             if self._compiled:
                 import numpy as np
 
-                place = np.array(place)
+                place, copies = np.array(place), np.array(copies)
             if len(self._places) > 256:
                 self._places.clear()
             tables = self._places[shares] = Tables(
-                **self._rows, place=place, efficiency=self.table.efficiency, power=self.table.power, host=self.host
+                **self._rows,
+                place=place,
+                copies=copies,
+                efficiency=self.table.efficiency,
+                power=self.table.power,
+                host=self.host,
             )
         return tables
+
+
+def _by_part(shares: Shares, parts: int) -> tuple[Any, Any]:
+    """(parts, 3 M) shares of each role in each memory, and (parts, 4) of what copying a byte costs."""
+    place: list[list[float]] = [[share for row in shares[:3] for share in row]]
+    copies: list[list[float]] = [[0.0, 0.0, 0.0, 0.0]]
+    for part in range(1, parts):
+        rows = shares[4 * part - 1 : 4 * part + 3]
+        place.append([share for row in rows[:3] for share in row])
+        copies.append(list(rows[3]))
+    return place, copies

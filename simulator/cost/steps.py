@@ -24,6 +24,7 @@ from simulator.cost.layout import (
     R_CACHE_J,
     R_COMPUTE,
     R_COMPUTE_J,
+    R_COPY,
     R_ENERGY,
     R_KERNELS,
     R_LAUNCH,
@@ -156,13 +157,14 @@ def add_op(
             rate,
             t.bandwidth,
             u * memories,
-            t.place,
+            t.place[int(op.part)],
             t.efficiency,
             s.times,
             s.trial,
         )
         if time < 0.0:
             continue
+        time /= op.efficiency
         launch = unit.launch_s * op.kernels
         time += launch
         compute_j = flops * t.joules[i * num_units + u]
@@ -202,6 +204,9 @@ def add_op(
         return False
     for column in (R_TIME, R_COMPUTE, R_CACHE, R_LAUNCH, R_ENERGY, R_COMPUTE_J, R_CACHE_J, R_STATIC_J):
         record[column] += op.repeat * best[column]
+    copies = t.copies[int(op.part)]
+    record[R_COPY] += op.repeat * (weight * copies[0] + cache * copies[1])
+    record[R_ENERGY] += op.repeat * (weight * copies[2] + cache * copies[3])
     record[R_UNIT] = best[R_UNIT]
     record[R_KERNELS] += op.repeat * op.kernels
     for column in range(R_MEMORY, R_MEMORY + 2 * memories):
@@ -229,23 +234,35 @@ def time_step(chosen: Any, slices: Any, t: Tables, s: Scratch) -> int:
         tokens = 0.0
         sequences = 0.0
         sampled = 0.0
+        all_pairs = 0.0
+        all_context = 0.0
         for p in range(len(slices)):
             part = slices[p]
-            if op.phase != ANY and (op.phase == DECODE) != (part[1] == 1.0):
+            decoding = part[1] == t.host.step_tokens or part[1] == 1.0
+            if op.phase != ANY and (op.phase == DECODE) != decoding:
                 continue
-            if attends:
+            pairs = 0.0
+            context = 0.0
+            if attends or op.contextual > 0.0:
                 pairs = part[0] * attended_pairs(op, part[1], part[2], part[3])
                 context = part[0] * read_context(op, part[1], part[2], part[3])
+                if decoding and op.window <= 0.0 and op.limit <= 0.0 and op.source <= 0.0:
+                    shared = min(t.host.shared_tokens, part[2])
+                    pairs -= part[0] * part[1] * shared
+                    context -= part[0] * shared
+            if attends:
                 if not add_op(i, part[0] * part[1], part[0], part[0] * part[4], pairs, context, t, s, record):
                     failed = i
             else:
                 tokens += part[0] * part[1]
                 sequences += part[0]
                 sampled += part[0] * part[4]
+                all_pairs += pairs
+                all_context += context
         if sequences > 0.0:
             if op.kind == COLLECTIVE:
                 add_collective(i, tokens, sequences, sampled, t, record)
-            elif not add_op(i, tokens, sequences, sampled, 0.0, 0.0, t, s, record):
+            elif not add_op(i, tokens, sequences, sampled, all_pairs, all_context, t, s, record):
                 failed = i
         for c in range(len(totals)):
             totals[c] += record[c]
@@ -257,10 +274,18 @@ def static_joules(totals: Floats, seconds: float, power: PowerRow) -> float:
     return float(totals[R_STATIC_J] + power.waiting_w * max(0.0, seconds - totals[R_TIME]))
 
 
+def device_seconds(totals: Floats, host: HostRow) -> float:
+    """Seconds of a step's ops: collectives and copies from further memories proceed beside the rest, as far as they do."""
+    link = totals[R_LINK]
+    time = totals[R_TIME] - host.hidden_link * min(link, totals[R_TIME] - link)
+    copied = totals[R_COPY]
+    return float(time + copied - host.hidden_copy * min(copied, time))
+
+
 def step_seconds(totals: Floats, host: HostRow, sequences: float, decoding: bool) -> float:
     """Seconds of a step: the device or the host's launches, whichever is slower, then what the device waits for."""
     waited = (host.step_s if decoding else host.prefill_s) + host.per_sequence_s * sequences
     if (host.graph_decode if decoding else host.graph_prefill) > 0.0:
-        return float(totals[R_TIME] + waited)
+        return float(device_seconds(totals, host) + waited)
     kernels = totals[R_KERNELS]
-    return float(max(totals[R_TIME] + kernels * host.gap_s, kernels * host.kernel_s) + waited)
+    return float(max(device_seconds(totals, host) + kernels * host.gap_s, kernels * host.kernel_s) + waited)

@@ -62,7 +62,7 @@ class Table:
     ops: tuple[Op, ...]
     rows: list[OpRow]
     all: list[int]
-    """Indices of all ops, of those that are not attention, and of attention."""
+    """Indices of all ops, of those that do not depend on the cache, and of those that do (attention)."""
     dense: list[int]
     attending: list[int]
     amounts: list[list[Amount]]
@@ -83,6 +83,8 @@ class Table:
     """The link of each op; meaningful for collectives."""
     efficiency: Efficiency
     power: PowerRow
+    parts: tuple[str, ...] = ("",)
+    """Parts of the network that are placed each on its own; the first is the rest."""
 
     @property
     def columns(self) -> int:
@@ -91,17 +93,22 @@ class Table:
 
 
 def build_table(
-    graph: Graph, machine: Machine, engine: Engine, efficiency: Efficiency, calibration: Calibration
+    graph: Graph,
+    machine: Machine,
+    engine: Engine,
+    efficiency: Efficiency,
+    calibration: Calibration,
+    parts: tuple[str, ...] = ("",),
 ) -> Table:
     """The table of a graph's ops, without those that the engine fuses away."""
     ops = tuple(as_chain(op, engine) for op in graph.ops if is_kernel(op, engine))
     ideal = engine.ideal
     return Table(
         ops=ops,
-        rows=[_op_row(op, engine) for op in ops],
+        rows=[_op_row(op, engine, parts) for op in ops],
         all=list(range(len(ops))),
-        dense=[position for position, op in enumerate(ops) if op.kind != "attention"],
-        attending=[position for position, op in enumerate(ops) if op.kind == "attention"],
+        dense=[position for position, op in enumerate(ops) if not _contextual(op)],
+        attending=[position for position, op in enumerate(ops) if _contextual(op)],
         amounts=[_amounts(op) for op in ops],
         rates=[[_rate(op, unit, machine) for unit in machine.units] for op in ops],
         joules=[[_joules(op, unit, machine) for unit in machine.units] for op in ops],
@@ -121,6 +128,7 @@ def build_table(
             clock_floor=machine.clock_floor,
             compute_clock=calibration.compute_clock.value if calibration.compute_clock else 1.0,
         ),
+        parts=parts,
     )
 
 
@@ -190,7 +198,15 @@ def check_runnable(table: Table, graph: Graph, machine: Machine) -> None:
         raise UnsupportedError(f"{op.dtype} arithmetic of '{op.name}' of {graph.name} on {machine.name}", formats)
 
 
-def _op_row(op: Op, engine: Engine) -> OpRow:
+def _contextual(op: Op) -> bool:
+    """Whether a count of the op depends on what is cached."""
+    if op.kind == "attention":
+        return True
+    counts = [op.rows, op.flops, *(amount for tensor in op.tensors for amount in (tensor.read, tensor.write))]
+    return any(amount.pairs or amount.context for amount in counts)
+
+
+def _op_row(op: Op, engine: Engine, parts: tuple[str, ...]) -> OpRow:
     kernels = 1.0
     if op.kind == "elementwise" and op.block in ("norm", "head") and not op.fused and not _chain(op, engine):
         kernels = engine.norm_kernels
@@ -212,7 +228,7 @@ def _op_row(op: Op, engine: Engine) -> OpRow:
         kv_heads=float(op.kv_heads),
         element_bytes=input_bytes,
         weight_bytes=next((t.bytes_per_element for t in op.tensors if t.role == "weight"), input_bytes),
-        dequantized=sum(t.read.const for t in narrow),
+        dequantized=sum(t.read.const for t in narrow) * op.expansion,
         rounded=_rounded(op, input_bytes) if engine.rounds_inputs else 0.0,
         phase=float(PHASES[op.phase]),
         collective=float(COLLECTIVES[op.collective]) if op.collective else 0.0,
@@ -221,6 +237,9 @@ def _op_row(op: Op, engine: Engine) -> OpRow:
         chunk=float(span.chunk or 0),
         limit=float(span.limit or 0),
         source=1.0 if span.source else 0.0,
+        part=float(parts.index(op.part)) if op.part in parts else 0.0,
+        contextual=1.0 if _contextual(op) else 0.0,
+        efficiency=op.efficiency,
     )
 
 

@@ -128,6 +128,12 @@ class Op:
     axis: Literal["tp", "ep", "pp", "dp", "cp"] | None = None
     """Collective: the parallel axis it runs over. It costs nothing while that axis has one rank."""
     phase: Phase = "any"
+    part: str = ""
+    """What rules of placement call it, where its operands do not lie with those of the rest of the network."""
+    efficiency: float = 1.0
+    """Share of the calibrated speed that a technique's kernel reaches."""
+    expansion: float = 1.0
+    """Work of expanding narrow weights, over that of the usual kernel; 0 where the kernel needs none."""
 
     def seen(self, step: Step) -> Features:
         """The features of a step as this op sees them: its span, and only the slices of its phase."""

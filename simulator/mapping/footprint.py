@@ -73,6 +73,17 @@ def workspace_rows(graph: Graph) -> list[Amount]:
     return _undominated([residual + _live(op) for op in graph.ops if op.kind != "collective"])
 
 
+def score_bytes(graph: Graph) -> float:
+    """Bytes per (query, key) pair of one layer's scores, where attention writes them out; 0 for fused attention."""
+    written = [
+        tensor.write.pairs * tensor.bytes_per_element
+        for op in graph.ops
+        for tensor in op.tensors
+        if tensor.role == "activation" and tensor.name == "scores"
+    ]
+    return max(written, default=0.0)
+
+
 def _live(op: Op) -> Amount:
     total = ZERO
     for tensor in op.tensors:

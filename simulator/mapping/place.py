@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from simulator.errors import UnsupportedError
 from simulator.mapping.machine import Machine
+from simulator.mapping.parts import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class Need:
     weight: float
     cache: float
     activation: float
+    parts: tuple[tuple[float, float], ...] = ()
+    """Of the weights and of the cache, what belongs to parts that rules place."""
 
     @property
     def total(self) -> float:
@@ -28,13 +31,19 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Shares of the weights, the cache and the activations in each memory; each row sums to 1."""
+    """Shares of the weights, the cache and the activations in each memory; each row sums to 1.
 
-    shares: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
+    For every part of the network that a rule places, four rows more: what its ops read where, and what copying costs
+    them (seconds per byte of weights and of cache, joules per byte of both).
+    """
+
+    shares: tuple[tuple[float, ...], ...]
     overflow_bytes: float
     """What found no room; counted as if it lay in the preferred memory."""
     capacity_bytes: float
     """Usable for these roles, together."""
+    elsewhere_bytes: float = 0.0
+    """What rules moved out of the memory of the activations."""
 
     @property
     def fits(self) -> bool:
@@ -59,9 +68,12 @@ MOST_WORKSPACE = 0.1
 class Placer:
     """Places tensors on one machine under one policy; what depends on neither batch nor length is worked out once."""
 
-    __slots__ = ("_activation", "_cache_order", "_free", "_weight_order", "capacity_bytes", "home", "preferences")
+    __slots__ = (
+        "_activation", "_cache_order", "_free", "_weight_order", "capacity_bytes", "home", "parts", "preferences",
+    )  # fmt: skip
 
-    def __init__(self, machine: Machine, policy: Policy) -> None:
+    def __init__(self, machine: Machine, policy: Policy, parts: tuple[Part, ...] = ()) -> None:
+        self.parts = parts
         self._weight_order = holders(machine, "weight", policy)
         self._cache_order = holders(machine, "kv", policy)
         activation = holders(machine, "activation", policy)
@@ -77,7 +89,7 @@ class Placer:
                 )
         self.home = activation[0]
         self._free = [_usable_bytes(machine, position, policy, self.home) for position in range(len(machine.memories))]
-        used = {self.home, *self._weight_order, *self._cache_order}
+        used = {self.home, *self._weight_order, *self._cache_order, *(part.memory for part in parts)}
         self.capacity_bytes = sum(self._free[position] for position in used)
         self._activation = _all_in(self.home, len(self._free))
         self.preferences = [(weight, cache) for weight in self._weight_order for cache in self._cache_order]
@@ -96,6 +108,8 @@ class Placer:
         weight, cache = preference
         home = self.home
         room = self._free[home]
+        if self.parts:
+            return self._place_parts(need, preference)
         if weight == cache == home and need.weight + need.cache + need.activation <= room:
             return self.all_at_home()
         free = list(self._free)
@@ -104,6 +118,42 @@ class Placer:
         weights, short_weight = _fill(need.weight, weight, self._weight_order, free)
         caches, short_cache = _fill(need.cache, cache, self._cache_order, free)
         return Placement((weights, caches, self._activation), short + short_weight + short_cache, self.capacity_bytes)
+
+    def _place_parts(self, need: Need, preference: tuple[int, int]) -> Placement:
+        """The shares that rules ask for first, then the rest as always."""
+        free = list(self._free)
+        short = max(0.0, need.activation - free[self.home])
+        free[self.home] = max(0.0, free[self.home] - need.activation)
+        own = [need.weight, need.cache]
+        elsewhere = 0.0
+        rows: list[tuple[float, ...]] = []
+        for part, held in zip(self.parts, need.parts, strict=True):
+            size = sum(held)
+            away = size * (1.0 - part.rule.resident)
+            for position, wanted in ((part.memory, away), (self.home, size - away)):
+                taken = min(wanted, free[position])
+                free[position] -= taken
+                short += wanted - taken
+            elsewhere += away
+            own = [own[0] - held[0], own[1] - held[1]]
+            rows += self._rows_of(part)
+        weights, short_weight = _fill(max(0.0, own[0]), preference[0], self._weight_order, free)
+        caches, short_cache = _fill(max(0.0, own[1]), preference[1], self._cache_order, free)
+        shares = (weights, caches, self._activation, *rows)
+        return Placement(shares, short + short_weight + short_cache, self.capacity_bytes, elsewhere)
+
+    def _rows_of(self, part: Part) -> list[tuple[float, ...]]:
+        """Where the ops of a part read, and what copying costs them."""
+        if part.rule.copied:
+            second, joule = part.seconds_per_byte, part.joules_per_byte
+            of_weight = part.rule.role == "weight"
+            cost = (second, 0.0, joule, 0.0) if of_weight else (0.0, second, 0.0, joule)
+            return [self._activation, self._activation, self._activation, cost]
+        away = tuple(
+            part.rule.missed if position == part.memory else 1.0 - part.rule.missed if position == self.home else 0.0
+            for position in range(len(self._free))
+        )
+        return [away, away, self._activation, (0.0, 0.0, 0.0, 0.0)]
 
 
 def holders(machine: Machine, role: str, policy: Policy) -> list[int]:
@@ -147,6 +197,10 @@ def _fill(size: float, first: int, order: list[int], free: list[float]) -> tuple
         row[position] += taken
         left -= taken
     row[first] += left
+    if sum(part > 0.0 for part in row) == 1:
+        return _all_in(
+            first if row[first] > 0.0 else next(p for p, part in enumerate(row) if part > 0.0), len(free)
+        ), left
     return tuple(part / size for part in row), left
 
 

@@ -19,7 +19,9 @@ class TechniqueSpec(Spec):
     paper: str | None = None
     """Id of the paper that the technique is taken from."""
     notes: str | None = None
-    parameters: dict[str, int | float | str | bool] = Field(default_factory=dict)
-    """Values that `$name` in `apply` stands for."""
+    model: str | None = None
+    """A model that it fits, where not every transformer will do (routed experts, image tokens)."""
+    parameters: dict[str, int | float | str | bool | None] = Field(default_factory=dict)
+    """Values that `$name` in `apply` stands for; a scenario may set others as NAME:PARAMETER=VALUE."""
     apply: list[dict[str, dict[str, Any]]] = Field(min_length=1)
     """Primitives in order, each as `{family.primitive: {argument: value}}`."""

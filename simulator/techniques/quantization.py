@@ -1,4 +1,4 @@
-"""Number formats of weights, cache and arithmetic: each primitive changes storage, none changes a FLOP count.
+"""Number formats of weights, cache and arithmetic, and entropy coding: storage changes, FLOP counts do not.
 
 Expanding narrow weights before they are multiplied is work of its own; the cost model sees it from the difference
 between an operand's format and the op's.
@@ -6,60 +6,213 @@ between an operand's format and the op's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
-from simulator.errors import UnknownNameError
+from simulator.errors import ScenarioError, UnknownNameError
+from simulator.graph.counts import ONCE, linear
 from simulator.graph.op import BITS, Graph, Op, Tensor
+from simulator.graph.step import ZERO
+from simulator.techniques.recipe import Recipe
+from simulator.techniques.registry import Amount0, Bits, Count, Fraction, Positive, Share, primitive
+from simulator.techniques.select import LINEAR, each, in_blocks, is_linear, layers_cut, present, stored, with_tensors
 
 
-def weights(graph: Graph, *, dtype: str, group: int | None = None, scale_bits: float = 16, zero_bits: float = 0,
-            blocks: Sequence[str] = ("attention", "ffn", "mixer")) -> Graph:  # fmt: skip
-    """Store the weights of linear layers in `dtype`, with a scale (and zero point) of so many bits per `group` elements.
+@primitive(
+    "quantization.weights", keeps=("flops", "cache_bytes"), lowers=("weight_bytes",), once="the format of the weights"
+)
+def weights(
+    graph: Graph,
+    *,
+    dtype: str | None = None,
+    bits: Bits | None = None,
+    group: Count | None = None,
+    scale_bits: Amount0 = 16,
+    zero_bits: Amount0 = 0,
+    outliers: Fraction = 0.0,
+    outlier_bits: Amount0 = 32,
+    kernel: Literal["dequantize", "lookup"] = "dequantize",
+    efficiency: Share = 1.0,
+    blocks: Sequence[str] = LINEAR,
+    layers: Share = 1.0,
+) -> Graph:
+    """Store the weights of linear layers in `dtype`, or in `bits` on average, with a scale and zero point per `group`.
 
-    Conserves FLOPs, cache and activations; lowers weight bytes. The head and the embedding keep their format.
+    A share `outliers` keeps `outlier_bits` (value and index) on top. `lookup` kernels index tables of partial sums with
+    the weights instead of expanding them. Conserves FLOPs, cache and activations; head and embedding keep their format.
 
     >>> from simulator.graph.counts import TOKENS, linear
     >>> layer = Graph("example", (linear("up", TOKENS, 1024, 1024, dtype="bf16", block="ffn"),))
     >>> weights(layer, dtype="int4", group=128).resident_bytes(1, 1)["weight"] == 1024 * 1024 * (4 + 16 / 128) / 8
     True
+    >>> weights(layer, bits=1.58).resident_bytes(1, 1)["weight"] == 1024 * 1024 * 1.58 / 8
+    True
+    """
+    form, extra = _stored_as(dtype, bits)
+    overhead = extra + ((scale_bits + zero_bits) / group if group else 0.0) + outliers * outlier_bits
+
+    def change(op: Op) -> list[Op]:
+        chosen, rest = layers_cut(op, layers)
+        assert chosen is not None
+        narrow = with_tensors(chosen, lambda t: replace(t, dtype=form, overhead_bits=overhead) if stored(t) else t)
+        expansion = 0.0 if kernel == "lookup" else chosen.expansion
+        return present(replace(narrow, expansion=expansion, efficiency=chosen.efficiency * efficiency), rest)
+
+    return each(graph, lambda op: is_linear(op, blocks), change, f"linear layers in {', '.join(blocks)}")
+
+
+@primitive(
+    "quantization.cache", keeps=("flops", "weight_bytes"), lowers=("cache_bytes",), once="the format of the cache"
+)
+def cache(
+    graph: Graph,
+    *,
+    dtype: str | None = None,
+    bits: Bits | None = None,
+    group: Count | None = None,
+    scale_bits: Amount0 = 16,
+    zero_bits: Amount0 = 0,
+    outliers: Fraction = 0.0,
+    outlier_bits: Amount0 = 32,
+    layers: Share = 1.0,
+) -> Graph:
+    """Store keys and values in `dtype`, or in `bits` on average. Conserves FLOPs and weights; lowers cache bytes."""
+    form, extra = _stored_as(dtype, bits)
+    overhead = extra + ((scale_bits + zero_bits) / group if group else 0.0) + outliers * outlier_bits
+
+    def change(op: Op) -> list[Op]:
+        chosen, rest = layers_cut(op, layers)
+        assert chosen is not None
+        return present(
+            with_tensors(chosen, lambda t: replace(t, dtype=form, overhead_bits=overhead) if t.role == "kv" else t),
+            rest,
+        )
+
+    return each(graph, lambda op: any(t.role == "kv" for t in op.tensors), change, "cache of keys and values")
+
+
+@primitive(
+    "quantization.arithmetic", keeps=("flops", "weight_bytes", "cache_bytes"), once="the format of the arithmetic"
+)
+def arithmetic(graph: Graph, *, dtype: str, blocks: Sequence[str] = LINEAR) -> Graph:
+    """Multiply linear layers in `dtype`: their inputs are read in it, their outputs stay in the wider format.
+
+    A unit without the format multiplies in the nearest wider one; `quantization.native` makes that an error.
     """
     _known(dtype)
-    overhead = (scale_bits + zero_bits) / group if group else 0.0
 
-    def change(op: Op, tensor: Tensor) -> Tensor:
-        if op.kind == "gemm" and tensor.role == "weight" and tensor.name == "weight" and op.block in blocks:
-            return replace(tensor, dtype=dtype, overhead_bits=overhead)
-        return tensor
+    def change(op: Op) -> list[Op]:
+        narrow = with_tensors(
+            op, lambda t: replace(t, dtype=dtype) if t.role == "activation" and t.name == "input" else t
+        )
+        return [replace(narrow, dtype=dtype)]
 
-    return _each_tensor(graph, change)
+    return each(graph, lambda op: op.kind == "gemm" and in_blocks(op, blocks), change, f"linear layers in {blocks}")
 
 
-def cache(graph: Graph, *, dtype: str, group: int | None = None, scale_bits: float = 16, zero_bits: float = 0) -> Graph:
-    """Store keys and values in `dtype`. Conserves FLOPs and weights; lowers cache bytes."""
+@primitive("quantization.store", keeps=("flops",), once="the format of everything")
+def store(graph: Graph, *, dtype: str) -> Graph:
+    """Weights, activations, caches and arithmetic in `dtype`, as if the network had been published in it."""
     _known(dtype)
-    overhead = (scale_bits + zero_bits) / group if group else 0.0
-    return _each_tensor(graph, lambda op, t: replace(t, dtype=dtype, overhead_bits=overhead) if t.role == "kv" else t)
+
+    def change(op: Op) -> list[Op]:
+        same = with_tensors(op, lambda t: replace(t, dtype=dtype) if t.dtype == graph.dtype else t)
+        return [replace(same, dtype=dtype) if op.dtype == graph.dtype else same]
+
+    return replace(each(graph, lambda op: True, change, "ops"), dtype=dtype)
 
 
-def arithmetic(graph: Graph, *, dtype: str, blocks: Sequence[str] = ("attention", "ffn", "mixer")) -> Graph:
-    """Multiply linear layers in `dtype`: their inputs are read in it, their outputs stay in the wider format."""
+@primitive("quantization.native", once="the format that units multiply in")
+def native(recipe: Recipe, *, dtype: str) -> Recipe:
+    """Some unit of the machine has to multiply in `dtype` itself; otherwise the scenario is refused."""
+    return replace(recipe, formats=(*recipe.formats, (_known(dtype), f"quantization.native {dtype}")))
+
+
+@primitive("quantization.outlier_path", lowers=("cache_bytes",))
+def outlier_path(graph: Graph, *, share: Share, dtype: str = "fp16", blocks: Sequence[str] = LINEAR) -> Graph:
+    """A second product in `dtype` for the share of input channels that hold outliers (LLM.int8, arXiv 2208.07339).
+
+    Adds one linear layer of k x share inputs beside each chosen one, and a pass that finds and gathers the channels.
+    """
     _known(dtype)
-    ops = []
-    for op in graph.ops:
-        if op.kind == "gemm" and op.block in blocks:
-            tensors = tuple(
-                replace(t, dtype=dtype) if t.role == "activation" and t.name == "input" else t for t in op.tensors
-            )
-            op = replace(op, dtype=dtype, tensors=tensors)
-        ops.append(op)
-    return graph.with_ops(ops)
+
+    def change(op: Op) -> list[Op]:
+        narrow = max(1, round(op.k * share))
+        extra = linear(f"{op.name}.outliers", op.rows, op.n, narrow, dtype=dtype, repeat=op.repeat, block=op.block,
+                       split=op.split, groups=op.groups, routing=op.routing)  # fmt: skip
+        return [op, extra]
+
+    return each(graph, lambda op: is_linear(op, blocks), change, f"linear layers in {', '.join(blocks)}")
 
 
-def _each_tensor(graph: Graph, change: Callable[[Op, Tensor], Tensor]) -> Graph:
-    return graph.with_ops(replace(op, tensors=tuple(change(op, tensor) for tensor in op.tensors)) for op in graph.ops)
+@primitive("quantization.lossless", keeps=("cache_bytes",), lowers=("weight_bytes",), once="the coding of the weights")
+def lossless(
+    graph: Graph, *, ratio: Share, operations: Positive = 16, fused: bool = False, blocks: Sequence[str] = LINEAR
+) -> Graph:
+    """Entropy-coded weights: `ratio` of the bytes are stored; `operations` per weight decode them in every step.
+
+    Unfused, each layer's weights are written out whole before they are multiplied, and read again.
+
+    >>> from simulator.graph.counts import TOKENS, linear
+    >>> layer = Graph("example", (linear("up", TOKENS, 1024, 1024, dtype="bf16", block="ffn"),))
+    >>> lossless(layer, ratio=0.7).resident_bytes(1, 1)["weight"] == 0.7 * 2 * 1024 * 1024
+    True
+    """
+
+    def change(op: Op) -> list[Op]:
+        (coded,) = (tensor for tensor in op.tensors if stored(tensor))
+        saved = (BITS[coded.dtype] + coded.overhead_bits) * (1.0 - ratio)
+        small = replace(coded, overhead_bits=coded.overhead_bits - saved)
+        elements = coded.read.const
+        tensors: tuple[Tensor, ...] = (small,)
+        if not fused:
+            tensors = (small, Tensor("expanded", "activation", coded.dtype, write=ONCE * elements, split=coded.split))
+        decode = Op(
+            f"{op.name}.decode", "elementwise", tensors, flops=ONCE * (operations * elements), repeat=op.repeat,
+            dtype="fp16", rows=ONCE * max(1.0, elements / 1024), n=1024, split="heads" if coded.split else "none",
+            block=op.block, part=op.part, routing=op.routing,
+        )  # fmt: skip
+        kept = tuple(t for t in op.tensors if t is not coded)
+        whole = replace(coded, read=ZERO if fused else coded.read, resident=ZERO)
+        return [decode, replace(op, tensors=(*kept, whole))]
+
+    return each(graph, lambda op: is_linear(op, blocks), change, f"linear layers in {', '.join(blocks)}")
 
 
-def _known(dtype: str) -> None:
+@primitive("quantization.transform", keeps=("weight_bytes", "cache_bytes"))
+def transform(graph: Graph, *, operations: Positive = 8, blocks: Sequence[str] = LINEAR) -> Graph:
+    """Rotation, scaling or rounding of the inputs of linear layers: so many operations per element, a kernel of its own."""
+    done: set[str] = set()
+
+    def change(op: Op) -> list[Op]:
+        if op.name in done:
+            return [op]
+        done.add(op.name)
+        width = Tensor("input", "activation", graph.dtype, read=op.rows * op.k, split=op.split == "row")
+        out = Tensor("output", "activation", op.dtype, write=op.rows * op.k, split=op.split == "row")
+        extra = Op(
+            f"{op.name}.transform", "elementwise", (width, out), flops=op.rows * (operations * op.k), repeat=op.repeat,
+            dtype=graph.dtype, rows=op.rows, n=op.k, split="heads" if op.split == "row" else "none", block=op.block,
+        )  # fmt: skip
+        return [extra, op]
+
+    return each(graph, lambda op: is_linear(op, blocks) and op.routing is None, change, f"linear layers in {blocks}")
+
+
+def _stored_as(dtype: str | None, bits: float | None) -> tuple[str, float]:
+    """The format of an element and the bits that an average of `bits` adds to or takes from it."""
+    if (dtype is None) == (bits is None):
+        raise ScenarioError("give either dtype or bits")
+    if dtype is not None:
+        return _known(dtype), 0.0
+    assert bits is not None
+    near = max((name for name in ("int1", "int2", "int3", "int4", "int8", "bf16") if BITS[name] <= max(1.0, bits)),
+               key=lambda name: BITS[name])  # fmt: skip
+    return near, bits - BITS[near]
+
+
+def _known(dtype: str) -> str:
     if dtype not in BITS:
         raise UnknownNameError("dtype", dtype, BITS)
+    return dtype

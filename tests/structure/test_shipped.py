@@ -19,8 +19,9 @@ from simulator.spec.engine import Calibration, EngineSpec
 from simulator.spec.hardware import DeviceClass
 from simulator.spec.loader import load
 from simulator.spec.technique import TechniqueSpec
-from simulator.techniques.apply import apply_file
+from simulator.techniques.apply import with_file
 from simulator.techniques.parallel import Parallelism
+from simulator.techniques.recipe import Recipe
 
 CLASSES: tuple[str, ...] = DeviceClass.__args__  # type: ignore[attr-defined]
 HARDWARE = catalog.names("hardware")
@@ -78,8 +79,10 @@ def test_every_class_finds_a_calibration(device_class: str) -> None:
 def test_techniques_apply(path: Path) -> None:
     spec = load(path, TechniqueSpec)
     assert spec.name == path.stem
-    graph = load_model("llama-3.1-8b").graph
-    assert apply_file(graph, path).parameters() > 0
+    recipe = with_file(Recipe(load_model(spec.model or "llama-3.1-8b")), path, {})
+    assert recipe.model.graph.parameters() > 0
+    if spec.paper:
+        assert spec.title
 
 
 def tiny(hardware: str, engine: str) -> Prediction:

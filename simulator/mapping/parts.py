@@ -1,0 +1,112 @@
+"""Rules of placement joined with a machine: which memory a name means, and what copying a byte from it costs.
+
+Also the machine at another operating point. Knows capacities and bandwidths, not which ops a rule is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from simulator.errors import ScenarioError, close_matches
+from simulator.mapping.machine import Machine
+from simulator.techniques.recipe import Operating, Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the network whose weights or cache lie partly elsewhere."""
+
+    rule: Rule
+    memory: int
+    """Index of the memory elsewhere."""
+    seconds_per_byte: float
+    """Of traffic, where it is copied; 0 where it is used in place."""
+    joules_per_byte: float
+
+
+def parts_of(machine: Machine, rules: Sequence[Rule]) -> tuple[Part, ...]:
+    """The rules with their memories found. Raises ScenarioError naming the rule, and the memories that there are."""
+    return tuple(_part(machine, rule) for rule in rules)
+
+
+def memory_index(machine: Machine, name: str, role: str, origin: str) -> int:
+    """The memory called `name`: its own name, that of the part that owns it, or host or disk.
+
+    Raises ScenarioError if the machine has none, it may not hold `role`, or no unit reaches it.
+    """
+    found = [
+        position
+        for position, memory in enumerate(machine.memories)
+        if name in (memory.name, memory.part, f"{memory.part}.{memory.name}", *_classes(machine, position))
+        and memory.kind not in ("cache", "scratchpad")
+    ]
+    where = f"{origin}: " if origin else ""
+    if not found:
+        names = sorted({memory.name for memory in machine.memories if memory.kind not in ("cache", "scratchpad")})
+        near = close_matches(name, names)
+        hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(names)}"
+        raise ScenarioError(f"{where}{machine.name} has no memory '{name}'; {hint}")
+    wanted = "kv" if role == "cache" else role
+    holds = machine.memories[found[0]].holds
+    able = [position for position in found if wanted in machine.memories[position].holds]
+    if not able:
+        listed = ", ".join(sorted(holds)) or "nothing"
+        raise ScenarioError(f"{where}'{name}' of {machine.name} holds {listed}, not the {role}")
+    if not any(unit.read_bytes_per_s[able[0]] > 0 for unit in machine.units):
+        raise ScenarioError(f"{where}no unit of {machine.name} reaches '{name}'")
+    return able[0]
+
+
+def copy_rate(machine: Machine, memory: int) -> tuple[float, float]:
+    """Bytes/s and joules per byte at which the main device's units take in what lies in a memory."""
+    main = machine.units[0].part
+    units = [unit for unit in machine.units if unit.part == main] or list(machine.units)
+    best = max(units, key=lambda unit: unit.read_bytes_per_s[memory])
+    return best.read_bytes_per_s[memory], best.read_joules_per_byte[memory]
+
+
+def operating(machine: Machine, point: Operating) -> Machine:
+    """The machine at another clock or under another power limit.
+
+    Peaks go with the clock, the energy of an operation with its square.
+    """
+    if point == Operating():
+        return machine
+    units = tuple(
+        replace(
+            unit,
+            peak_flop_per_s={dtype: peak * point.clock for dtype, peak in unit.peak_flop_per_s.items()},
+            joules_per_flop={dtype: joules * point.clock**2 for dtype, joules in unit.joules_per_flop.items()},
+        )
+        for unit in machine.units
+    )
+    tdp = machine.tdp_w
+    if point.power_w is not None:
+        if point.power_w <= machine.static_w:
+            raise ScenarioError(
+                f"a power limit of {point.power_w:g} W is not above the {machine.static_w:g} W that {machine.name} "
+                "draws at rest"
+            )
+        tdp = min(tdp, point.power_w) if tdp else point.power_w
+    return replace(machine, units=units, tdp_w=tdp)
+
+
+def _part(machine: Machine, rule: Rule) -> Part:
+    position = memory_index(machine, rule.memory, rule.role, rule.origin)
+    if not rule.copied:
+        return Part(rule, position, 0.0, 0.0)
+    rate, joules = copy_rate(machine, position)
+    if rate <= 0.0:
+        raise ScenarioError(f"{rule.origin}: nothing can be copied from '{rule.memory}' of {machine.name}")
+    seconds = 1.0 / rate
+    if rule.chunk_bytes is not None:
+        seconds += rule.latency_s / rule.chunk_bytes
+    return Part(rule, position, seconds * rule.missed, joules * rule.missed)
+
+
+def _classes(machine: Machine, position: int) -> list[str]:
+    memory = machine.memories[position]
+    if memory.kind == "storage":
+        return ["disk"]
+    return [] if memory.of_main or memory.kind != "main" else ["host"]

@@ -1,0 +1,74 @@
+"""Attention kernels: scores written to memory or not, the context split among cores or not, relative speed.
+
+The calibrated kernel is a fused one that splits the context of decode. These primitives describe others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from simulator.graph.op import Graph, Op, Tensor
+from simulator.graph.step import Amount
+from simulator.techniques.recipe import Recipe
+from simulator.techniques.registry import Positive, Share, primitive
+from simulator.techniques.select import each
+
+
+@primitive("attention.unfused", keeps=("weight_bytes", "cache_bytes"))
+def unfused(graph: Graph, *, passes: Positive = 6.0, dtype: str = "fp16", masked: bool = True) -> Graph:
+    """Scores go through memory: written, scaled and masked, read for the softmax, written, read for the values.
+
+    `passes` crossings of memory of one element per (query, key) pair and head. `masked`: pairs that a causal mask
+    discards are computed too, so that FLOPs and bytes of prompts double.
+    """
+
+    def change(op: Op) -> list[Op]:
+        factor = 2.0 if masked and op.span.causal else 1.0
+        each_way = Amount(pairs=passes / 2.0 * factor * op.heads)
+        scores = Tensor("scores", "activation", dtype, each_way, each_way, split=True)
+        extra = replace(
+            op, name=f"{op.name}.softmax", kind="elementwise", tensors=(scores,), split="heads", n=op.heads,
+            flops=Amount(pairs=5.0 * factor * op.heads), heads=0, kv_heads=0,
+        )  # fmt: skip
+        flops = op.flops._replace(pairs=op.flops.pairs * factor)
+        return [replace(op, flops=flops), extra]
+
+    return each(graph, lambda op: op.kind == "attention", change, "attention")
+
+
+@primitive("attention.kernel", keeps=("flops", "weight_bytes", "cache_bytes", "cache_traffic"))
+def kernel(graph: Graph, *, efficiency: Share, phase: Literal["any", "prefill", "decode"] = "any") -> Graph:
+    """A kernel that reaches a share of the calibrated one's speed: page tables, registers, poor overlap."""
+    from simulator.techniques.select import phases_cut, present
+
+    def change(op: Op) -> list[Op]:
+        if phase == "any":
+            return [replace(op, efficiency=op.efficiency * efficiency)]
+        return [
+            replace(part, efficiency=part.efficiency * efficiency) if part.phase == phase else part
+            for part in present(*phases_cut(op))
+        ]
+
+    return each(graph, lambda op: op.kind == "attention", change, "attention")
+
+
+@primitive("attention.unsplit", once="how attention divides the context")
+def unsplit(recipe: Recipe) -> Recipe:
+    """Decode attention gives each sequence and KV head to one core, however long the context (FlashAttention-2)."""
+    return replace(recipe, splits_context=False)
+
+
+@primitive("attention.chunked", keeps=("weight_bytes", "cache_bytes"), lowers=("flops",))
+def chunked(graph: Graph, *, tokens: int, layers: Share = 1.0) -> Graph:
+    """Queries attend only within aligned chunks of so many tokens of a prompt (parallel encoding of documents)."""
+    from simulator.techniques.select import layers_cut, phases_cut, present
+
+    def change(op: Op) -> list[Op]:
+        chosen, rest = layers_cut(op, layers)
+        assert chosen is not None
+        passing, decoding = phases_cut(chosen)
+        short = replace(passing, span=replace(passing.span, chunk=tokens)) if passing else None
+        return present(short, decoding, rest)
+
+    return each(graph, lambda op: op.kind == "attention" and op.span.causal, change, "causal attention")

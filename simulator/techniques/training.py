@@ -1,0 +1,58 @@
+"""Options of a training step: what is recomputed, divided among ranks, adapted, and in which formats.
+
+A `TrainingScenario` takes them over; inference ignores them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from simulator.techniques.recipe import Recipe
+from simulator.techniques.registry import Count, primitive
+
+
+@primitive("training.recompute", once="what training recomputes")
+def recompute(recipe: Recipe, *, kind: Literal["none", "selective", "full"]) -> Recipe:
+    """Activations that are computed again in the backward pass: none, attention's scores, or whole blocks."""
+    return _option(recipe, "recompute", kind)
+
+
+@primitive("training.zero", once="what data-parallel ranks divide")
+def zero(recipe: Recipe, *, stage: Literal[0, 1, 2, 3]) -> Recipe:
+    """ZeRO: 1 divides optimizer state among ranks, 2 also gradients, 3 also weights (arXiv 1910.02054)."""
+    return _option(recipe, "zero_stage", stage)
+
+
+@primitive("training.optimizer", once="the optimizer")
+def optimizer(recipe: Recipe, *, name: str) -> Recipe:
+    """Another optimizer, with its own state per parameter: sgd, momentum, adamw, adamw8bit, lion, adafactor."""
+    return _option(recipe, "optimizer", name)
+
+
+@primitive("training.gradients", once="the format of gradients")
+def gradients(recipe: Recipe, *, dtype: str) -> Recipe:
+    """Gradients are kept and exchanged in this format."""
+    return _option(recipe, "gradient_dtype", dtype)
+
+
+@primitive("training.adapters", once="what is trained")
+def adapters(recipe: Recipe, *, rank: Count) -> Recipe:
+    """Only low-rank adapters are trained (arXiv 2106.09685): no gradients or state for the rest."""
+    return _option(recipe, "lora_rank", rank)
+
+
+@primitive("training.weights", once="the format of trained weights")
+def weights(recipe: Recipe, *, dtype: str) -> Recipe:
+    """Format of the weights: of trained ones a float, of frozen ones beside adapters any (QLoRA)."""
+    return _option(recipe, "weight_dtype", dtype)
+
+
+@primitive("training.attention", once="whether attention keeps its scores")
+def attention(recipe: Recipe, *, fused: bool) -> Recipe:
+    """Whether the scores of every pair stay on chip (fused), or are written and kept for the backward pass."""
+    return _option(recipe, "flash_attention", fused)
+
+
+def _option(recipe: Recipe, name: str, value: object) -> Recipe:
+    return replace(recipe, training=(*recipe.training, (name, value)))

@@ -1,0 +1,125 @@
+"""Further claims, from a file of JSON lines, on the scenarios of papers that are modelled already.
+
+Such a claim names no scenario and often no unit: which scenario it is held against, and how its value is read, follow
+stated rules that look at the claim's words and at the paper's own claims, never at the value.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from simulator.errors import Problem, SimulatorError, SpecError, UnknownNameError, shorten
+from validation.claimspec import ClaimsFile, ClaimSpec, ScenarioSpec
+from validation.outcomes import ABSOLUTE
+from validation.verdicts import Row, claimed_value, judge, load_claims, points, row_of, verdict
+
+WORDS = ("model", "hardware", "conditions")
+
+
+def evaluate_further(path: Path) -> list[Row]:
+    """A row per claim of a JSONL file: id, metric, value, bound; perhaps unit, range, model, hardware, conditions, quantity.
+
+    Claims of papers without scenarios, and metrics that no scenario has or that are silent among the paper's own claims,
+    are silent. Raises SpecError at the line that is not a claim.
+    """
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            identity = str(record.get("id") or record.get("claim") or "")
+            claim = ClaimSpec(
+                claim=identity if "#" in identity else f"{identity}#0",
+                metric=record["metric"],
+                value=record.get("value"),
+                between=record.get("range") or record.get("between"),
+                unit=str(record.get("unit") or usual_unit(record["metric"], record.get("value"))),
+                bound=record.get("bound") or "exact",
+                stated=[key for key in WORDS if record.get(key)],
+                quantity=record.get("quantity"),
+            )
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            problem = Problem(shorten(path), number, 1, "", f"is not a claim (id, metric, value, bound): {error}")
+            raise SpecError([problem]) from None
+        paper = str(record.get("paper_id") or identity.partition("#")[0])
+        found.append(_judged(paper, claim, " ".join(str(record.get(key) or "") for key in WORDS)))
+    return found
+
+
+def _judged(paper: str, claim: ClaimSpec, words: str) -> Row:
+    try:
+        file = load_claims(paper)
+    except UnknownNameError:
+        return judge(paper, claim, None)
+    alike = [own for own in file.claims if own.metric == claim.metric]
+    if alike and not any(own.scenario for own in alike):
+        return judge(paper, claim, None)
+    claimed, form = claimed_value(claim)
+    if claimed is None or (claim.metric == "other" and claim.quantity is None):
+        return judge(paper, claim, None)
+    numbers: list[float] = []
+    first: ScenarioSpec | None = None
+    asked = claim
+    for scenario in _ordered(file, claim, words):
+        asked = _as_measured(claim, alike, scenario)
+        try:
+            found = [point.metric(asked.metric, asked.quantity, form == "absolute") for point in points(scenario)]
+        except SimulatorError:
+            continue
+        found = [number for number in found if math.isfinite(number)]
+        if not found:
+            continue
+        numbers += found
+        first = first or scenario
+        if words.strip() or claim.bound != "up_to":
+            break
+    if first is None:
+        return judge(paper, claim, None)
+    chosen = asked.model_copy(update={"scenario": first.name})
+    return row_of(paper, chosen, verdict(chosen, claimed, numbers), numbers)
+
+
+def _ordered(file: ClaimsFile, claim: ClaimSpec, words: str) -> list[ScenarioSpec]:
+    """The scenario that most of the claim's words name first; without words, those of the paper's claims on that metric."""
+    wanted = set(re.findall(r"[a-z0-9.]+", words.lower()))
+    used = [own.scenario for own in file.claims if own.metric == claim.metric and own.scenario]
+
+    def rank(scenario: ScenarioSpec) -> tuple[int, int]:
+        text = f"{scenario.name} {scenario.reason} {scenario.baseline} {scenario.technique}".lower()
+        known = used.index(scenario.name) if scenario.name in used else len(used)
+        return -len(wanted & set(re.findall(r"[a-z0-9.]+", text))), known
+
+    return sorted(file.scenarios, key=rank)
+
+
+def _as_measured(claim: ClaimSpec, alike: list[ClaimSpec], scenario: ScenarioSpec) -> ClaimSpec:
+    """The claim with the quantity that the paper's own claims on the metric compare."""
+    own = [other for other in alike if other.quantity not in (None, "fits") and other.scenario]
+    near = next((other for other in own if other.scenario == scenario.name), own[0] if own else None)
+    if claim.quantity or near is None:
+        return claim
+    return claim.model_copy(update={"quantity": near.quantity})
+
+
+def usual_unit(metric: str, value: Any) -> str:
+    """The unit of a claim that names none.
+
+    A context of a thousand or more is in tokens, memory below a million in GB; savings from 20 to 100 are percent; all
+    else is a factor, or in SI units.
+
+    >>> usual_unit("max_context", 128000), usual_unit("kv_memory_reduction", 70), usual_unit("decode_speedup", 2)
+    ('tokens', '%', 'x')
+    """
+    number = value if isinstance(value, int | float) else 0.0
+    if metric == "max_context" and number >= 1000:
+        return "tokens"
+    if metric == "peak_memory_bytes" and number < 1e6:
+        return "GB"
+    if metric in ABSOLUTE:
+        return ""
+    return "%" if metric.endswith("_reduction") and 20 <= number < 100 else "x"

@@ -1,0 +1,360 @@
+"""Every metric of a scenario: predictions of both sides, and the quantities that claims compare.
+
+A quantity is a number of one side; a metric is the ratio of one quantity between the two, in the direction in which more
+is better, or the technique's number itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+from simulator.errors import ScenarioError
+from simulator.graph.step import Slice
+from simulator.predict import Predictor, predictor
+from simulator.result import Prediction
+from simulator.scenario import Scenario
+from simulator.train import TrainingPrediction, TrainingScenario, predict_training
+from validation.claimspec import ScenarioSpec
+
+LONGEST = 1 << 27
+MOST = 1 << 16
+LOWER = {
+    "latency_speedup": "e2el_s", "decode_speedup": "tpot_s", "tbt_reduction": "tpot_s", "prefill_speedup": "ttft_s",
+    "ttft_reduction": "ttft_s", "peak_memory_reduction": "device_bytes", "kv_memory_reduction": "kv_bytes",
+    "weight_memory_reduction": "weight_bytes", "flops_reduction": "flops", "energy_reduction": "energy_j_per_token",
+    "energy_efficiency_gain": "energy_j_per_token", "power_reduction": "power_w", "cost_reduction": "usd_per_token",
+    "communication_reduction": "link_bytes",
+}  # fmt: skip
+"""Metrics that are baseline over technique, and their quantity."""
+RISING = ("tokens_per_s", "total_tokens", "decode_tokens", "prefill_tokens", "riding", "max_", "mfu", "capacity")
+"""Beginnings of quantities of which more is better."""
+HIGHER = {
+    "throughput_gain": "tokens_per_s", "max_context": "max_context_tokens", "max_batch_gain": "max_batch",
+    "capacity_gain": "max_batch",
+}  # fmt: skip
+"""Metrics that are technique over baseline."""
+ABSOLUTE = {
+    "throughput_abs": "tokens_per_s", "latency_abs": "e2el_s", "peak_memory_bytes": "device_bytes",
+}  # fmt: skip
+"""Metrics that are a number of the technique's side."""
+
+
+TRAINING = (
+    "e2el_s", "tokens_per_s", "mfu", "device_bytes", "weight_bytes", "state_bytes", "activation_bytes", "flops",
+    "energy_j_per_token", "power_w", "bubble_share", "flop_per_s_per_device", "fits",
+)  # fmt: skip
+"""Quantities of a training step."""
+
+
+@dataclass(slots=True)
+class Side:
+    """One side of a comparison at one point."""
+
+    values: Mapping[str, Any]
+    known: dict[str, float] = field(default_factory=dict)
+    run: Inference | Training | None = None
+    """What answers, if not the scenario as it stands."""
+
+    def value(self, quantity: str) -> float:
+        """A quantity by name: a key of QUANTITIES, or PHASE.OPS (seconds of some ops in prefill or decode).
+
+        Raises ScenarioError for a quantity that there is not.
+        """
+        if quantity not in self.known:
+            run = self.run if self.run is not None else self._run()
+            self.known[quantity] = float(run.value(quantity))
+        return self.known[quantity]
+
+    def _run(self) -> Inference | Training:
+        return _run(tuple(sorted((key, frozen(value)) for key, value in self.values.items())))
+
+
+class Inference:
+    """A prediction and what can be read off it."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        batch = values.get("batch", 1)
+        values = {**values, "max_context": values.get("max_context", 10**9)}
+        whole = Scenario(**{**values, "batch": 1 if batch == "max" else batch})
+        self.predictor: Predictor = predictor(whole)
+        self.scenario = whole
+        if batch == "max":
+            self.scenario = whole.with_(batch=max(1, round(self.max_batch())))
+
+    @cached_property
+    def prediction(self) -> Prediction:
+        """Of the scenario."""
+        scenario = self.scenario
+        return self.predictor.predict(scenario.batch, scenario.input_tokens, scenario.output_tokens)
+
+    def value(self, quantity: str) -> float:
+        """See `Side.value`."""
+        if quantity in QUANTITIES:
+            return QUANTITIES[quantity](self)
+        phase, dot, chosen = quantity.partition(".")
+        if dot and phase in ("prefill", "decode"):
+            return self.seconds(phase, chosen)
+        raise ScenarioError(f"no quantity '{quantity}'; there are {', '.join(QUANTITIES)} and PHASE.OPS")
+
+    def seconds(self, phase: str, chosen: str) -> float:
+        """Seconds of the ops of one phase whose block, kind (as kind:gemm) or name is `chosen`; several joined by +."""
+        wanted = set(chosen.split("+"))
+        ops = [op for op in self.prediction.ops() if op.phase == phase]
+        found = [
+            op.time_s
+            for op in ops
+            if wanted & {op.block, f"kind:{op.kind}", op.op, op.op.rpartition(".")[2], "all"}
+            or any(name in op.op for name in wanted if len(name) > 4)
+        ]
+        if not found:
+            raise ScenarioError(f"no op of {phase} is called '{chosen}'")
+        return sum(found)
+
+    def slices(self, phase: str) -> tuple[Slice, ...]:
+        """The prompts of one replica, or one decode step in the middle of the answer."""
+        scenario, schedule = self.scenario, self.predictor.schedule
+        start, generated, source = self.predictor.lengths(scenario.input_tokens, scenario.output_tokens)
+        batch = float(scenario.batch) / scenario.dp
+        if phase == "prefill":
+            known = max(float(schedule.known_tokens), schedule.known_share * start)
+            return (Slice(batch, max(1.0, start - known), known, source),)
+        past = start + (generated - 2) / 2
+        if schedule.past_limit is not None:
+            past = min(past, schedule.past_limit)
+        return (Slice(batch * schedule.samples, schedule.step_tokens, past, source, schedule.sampled_tokens),)
+
+    def flops(self, phase: str) -> float:
+        """All FLOPs of the prompts or of the answers, of all devices."""
+        predictor, schedule = self.predictor, self.predictor.schedule
+        ranks = predictor.resolved.parallelism.tp * predictor.resolved.parallelism.dp
+        steps = schedule.passes
+        if phase == "decode":
+            _, generated, _ = predictor.lengths(1, self.scenario.output_tokens)
+            steps = (generated - 1.0) / schedule.gained_tokens
+        return ranks * steps * predictor.graph.flops_at(self.slices(phase))
+
+    def link_bytes(self) -> float:
+        """Bytes of collectives in the prompts and in all decode steps, of one rank."""
+        total = 0.0
+        for phase in ("prefill", "decode"):
+            step = self.slices(phase)
+            sent = sum(op.bytes_at(step) for op in self.predictor.graph.ops if op.kind == "collective")
+            steps = (self.scenario.output_tokens - 1.0) / self.predictor.schedule.gained_tokens
+            total += sent * (1.0 if phase == "prefill" else steps)
+        return total
+
+    def attention_rate(self) -> float:
+        """FLOP/s of attention in prefill, counting the pairs that a causal mask leaves."""
+        ops = [op for op in self.prediction.ops() if op.phase == "prefill" and op.kind == "attention"]
+        return sum(op.flops for op in ops) / sum(op.time_s for op in ops)
+
+    def riding_rate(self) -> float:
+        """Decoded tokens per second of what they add to a step that a chunk of a prompt fills; without chunks, alone."""
+        scenario, chunk = self.scenario, self.predictor.schedule.chunk_tokens
+        if not chunk:
+            return scenario.batch / self.prediction.tpot_s
+        shares = self.prediction.run.turns[0].placement.shares  # type: ignore[attr-defined]
+        prompt = float(scenario.input_tokens)
+        riders = max(1.0, scenario.batch - 1.0)
+        filled = (1.0, float(chunk) - riders, prompt / 2.0, 0.0, 0.0)
+        decodes = (riders, 1.0, prompt + scenario.output_tokens / 2.0, 0.0, 1.0)
+        mixed, _ = self.predictor.runner.step_cost((filled, decodes), shares)
+        alone, _ = self.predictor.runner.step_cost((filled,), shares)
+        return riders / max(1e-9, mixed - alone)
+
+    def device_bytes(self) -> float:
+        """In the memory of one device that computes: everything but what lies elsewhere."""
+        run = self.prediction.run
+        placement, need = run.turns[0].placement, run.need  # type: ignore[attr-defined]
+        home = self.predictor.placer.home
+        weight = need.weight - sum(part[0] for part in need.parts)
+        cache = need.cache - sum(part[1] for part in need.parts)
+        spilled = weight * (1.0 - placement.shares[0][home]) + cache * (1.0 - placement.shares[1][home])
+        return float(need.total - placement.elsewhere_bytes - spilled)
+
+    def staged_bytes(self) -> float:
+        """Of what is copied from elsewhere, what lies on the device at a time."""
+        scenario = self.scenario
+        total = float(scenario.input_tokens + scenario.output_tokens)
+        return self.predictor.staged_bytes(scenario.batch, total)
+
+    def max_context(self) -> float:
+        """Most tokens of each sequence of the batch that fit, prompt and answer together."""
+        batch = math.ceil(self.scenario.batch / self.scenario.dp)
+        return _largest(lambda tokens: self._fits(batch, float(tokens)), LONGEST)
+
+    def max_batch(self) -> float:
+        """Most sequences of the scenario's lengths that fit."""
+        total = float(self.scenario.input_tokens + self.scenario.output_tokens)
+        return _largest(lambda batch: self._fits(batch, total), MOST) * self.scenario.dp
+
+    def _fits(self, batch: int, total: float) -> bool:
+        prompt, generated, source = self.predictor.lengths(self.scenario.input_tokens, self.scenario.output_tokens)
+        kept = max(1.0, total * self.predictor.schedule.prompt_share - generated)
+        return self.predictor.has_room(self.predictor.need(batch, min(prompt, kept), kept + generated, source))
+
+
+class Training:
+    """A training step and what can be read off it."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
+
+    @cached_property
+    def prediction(self) -> TrainingPrediction:
+        """Of the scenario."""
+        return predict_training(TrainingScenario(**self.values))
+
+    def value(self, quantity: str) -> float:
+        """See `Side.value`."""
+        answer = self.prediction
+        if quantity == "max_batch":
+            return _largest(lambda size: self._fits(micro_batch=size), 4096)
+        if quantity == "max_context_tokens":
+            return _largest(lambda size: self._fits(sequence_tokens=size), 1 << 22)
+        found: dict[str, float | None] = {
+            "e2el_s": answer.step_s, "ttft_s": answer.step_s, "step_s": answer.step_s,
+            "tokens_per_s": answer.tokens_per_s or answer.samples_per_s, "mfu": answer.mfu,
+            "device_bytes": answer.memory_bytes, "weight_bytes": answer.memory_by_role_bytes["weight"],
+            "state_bytes": answer.memory_by_role_bytes["optimizer"] + answer.memory_by_role_bytes["gradient"],
+            "activation_bytes": answer.memory_by_role_bytes["activation"], "flops": answer.model_flops,
+            "energy_j_per_token": answer.energy_j / max(1.0, (answer.tokens_per_s or 1.0) * answer.step_s),
+            "power_w": answer.power_w, "usd_per_token": answer.usd_per_step, "fits": float(answer.fits),
+            "devices": float(answer.devices), "bubble_share": answer.bubble_share,
+            "flop_per_s_per_device": answer.model_flops / answer.step_s / answer.devices,
+        }  # fmt: skip
+        if found.get(quantity) is None:
+            raise ScenarioError(f"a training step has no quantity '{quantity}'; it has {', '.join(found)}")
+        return float(found[quantity] or 0.0)
+
+    def _fits(self, **changes: int) -> bool:
+        from simulator.trainer import Trainer
+
+        trainer = Trainer(TrainingScenario(**{**self.values, **changes}))
+        return trainer.placement.fits
+
+
+QUANTITIES: dict[str, Callable[[Inference], float]] = {
+    "ttft_s": lambda run: run.prediction.ttft_s,
+    "tpot_s": lambda run: run.prediction.tpot_s,
+    "e2el_s": lambda run: run.prediction.e2el_s,
+    "decode_s": lambda run: run.prediction.e2el_s - run.prediction.ttft_s,
+    "tokens_per_s": lambda run: run.prediction.output_tokens_per_s,
+    "tokens_per_s_per_device": lambda run: run.prediction.output_tokens_per_s / run.prediction.devices,
+    "total_tokens_per_s": lambda run: run.prediction.total_tokens_per_s,
+    "prefill_tokens_per_s": lambda run: run.scenario.batch * run.scenario.input_tokens / run.prediction.ttft_s,
+    "decode_tokens_per_s": lambda run: run.scenario.batch * run.predictor.schedule.samples / run.prediction.tpot_s,
+    "riding_decode_tokens_per_s": lambda run: run.riding_rate(),
+    "capacity_bytes": lambda run: run.prediction.capacity_bytes,
+    "device_bytes": lambda run: run.device_bytes(),
+    "weight_bytes": lambda run: run.prediction.weight_bytes,
+    "kv_bytes": lambda run: run.prediction.kv_bytes,
+    "staged_bytes": lambda run: run.staged_bytes(),
+    "activation_bytes": lambda run: run.prediction.activation_bytes,
+    "memory_bytes": lambda run: run.prediction.memory_bytes,
+    "energy_j_per_token": lambda run: run.prediction.energy_j_per_output_token,
+    "energy_j": lambda run: run.prediction.energy_j,
+    "prefill_energy_j": lambda run: run.prediction.prefill_energy_j,
+    "power_w": lambda run: run.prediction.power_w,
+    "usd_per_token": lambda run: run.prediction.usd_per_million_output_tokens or math.nan,
+    "flops": lambda run: run.flops("prefill") + (run.flops("decode") if run.scenario.output_tokens > 1 else 0.0),
+    "prefill_flops": lambda run: run.flops("prefill"),
+    "decode_flops": lambda run: run.flops("decode"),
+    "link_bytes": lambda run: run.link_bytes(),
+    "device_seconds": lambda run: run.prediction.devices * run.prediction.e2el_s,
+    "max_context_tokens": lambda run: run.max_context(),
+    "max_batch": lambda run: run.max_batch(),
+    "devices": lambda run: float(run.prediction.devices),
+    "fits": lambda run: float(run.prediction.fits),
+    "prefill_flop_per_s": lambda run: run.flops("prefill") / run.prediction.ttft_s / run.prediction.devices,
+    "attention_flop_per_s": lambda run: run.attention_rate(),
+    "prefill_link_share": lambda run: run.seconds("prefill", "kind:collective") / run.seconds("prefill", "all"),
+    "link_share": lambda run: run.seconds("decode", "kind:collective") / run.seconds("decode", "all"),
+}
+"""Quantities of one side; seconds, bytes and FLOPs of the whole batch, device_bytes of one device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Baseline and technique at one point of a scenario's range."""
+
+    point: Mapping[str, Any]
+    baseline: Side
+    technique: Side
+
+    def metric(self, name: str, quantity: str | None = None, absolute: bool = False) -> float:
+        """A metric by the names of claims; a ratio above 1 is a gain. `absolute`: the technique's number itself."""
+        if absolute:
+            return self.technique.value(quantity or ABSOLUTE.get(name) or LOWER.get(name) or HIGHER.get(name) or name)
+        if name in ABSOLUTE:
+            return self.technique.value(quantity or ABSOLUTE[name])
+        if name in HIGHER or (quantity or "").startswith(RISING):
+            chosen = quantity or HIGHER[name]
+            return _ratio(self.technique.value(chosen), self.baseline.value(chosen))
+        chosen = quantity or LOWER.get(name)
+        if chosen is None:
+            raise ScenarioError(f"no metric '{name}'; there are {', '.join((*LOWER, *HIGHER, *ABSOLUTE))}")
+        return _ratio(self.baseline.value(chosen), self.technique.value(chosen))
+
+
+def comparisons(spec: ScenarioSpec) -> Iterator[Comparison]:
+    """The scenario itself, then every other combination of its ranges."""
+    axes = [(key, False, values) for key, values in spec.range.items()]
+    axes += [(key, True, values) for key, values in spec.vary.items()]
+    seen = set()
+    first = dict.fromkeys((), None)
+    for combination in [(), *itertools.product(*(values for _, _, values in axes))]:
+        both = dict(first)
+        only = dict(first)
+        for (key, one_sided, _), value in zip(axes, combination, strict=False):
+            (only if one_sided else both)[key] = value
+        baseline = {**spec.baseline, **both}
+        technique = {**baseline, **spec.technique, **both, **only}
+        label = repr((baseline, technique))
+        if label not in seen:
+            seen.add(label)
+            yield Comparison({**both, **only}, Side(baseline), Side(technique))
+
+
+def _ratio(over: float, under: float) -> float:
+    if not under or math.isnan(under) or math.isnan(over):
+        return math.nan if not over else math.inf
+    return over / under
+
+
+def _largest(fits: Callable[[int], bool], most: int) -> float:
+    low, high = 0, 1
+    while high < most and fits(high):
+        low, high = high, high * 2
+    while high - low > max(1, low // 256):
+        middle = (low + high) // 2
+        if fits(middle):
+            low = middle
+        else:
+            high = middle
+    return float(low)
+
+
+_RUNS: dict[tuple[Any, ...], Inference | Training] = {}
+
+
+def _run(key: tuple[Any, ...]) -> Inference | Training:
+    if key not in _RUNS:
+        values = dict(key)
+        training = bool(values.pop("train", False))
+        known = {item.name for item in fields(TrainingScenario if training else Scenario)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ScenarioError(f"a scenario has no {', '.join(unknown)}")
+        _RUNS[key] = Training(values) if training else Inference(values)
+    return _RUNS[key]
+
+
+def frozen(value: Any) -> Any:
+    """Lists as tuples, at any depth."""
+    return tuple(frozen(item) for item in value) if isinstance(value, list | tuple) else value
