@@ -21,10 +21,13 @@ if TYPE_CHECKING:
         ScenarioError,
         SimulatorError,
         SpecError,
+        TimelineError,
         UnitError,
         UnknownNameError,
         UnsupportedError,
     )
+    from simulator.events.schedules import simulate_training
+    from simulator.events.simulation import Simulation, simulate_scenario
     from simulator.mapping.machine import Machine, load_machine
     from simulator.predict import predict
     from simulator.result import OpCost, Prediction
@@ -41,6 +44,9 @@ _WHERE = {
     "TrainingPrediction": "train",
     "TrainingScenario": "train",
     "predict_training": "train",
+    "Simulation": "events.simulation",
+    "simulate_scenario": "events.simulation",
+    "simulate_training": "events.schedules",
     "Machine": "mapping.machine",
     "load_machine": "mapping.machine",
     "compare": "views.compare",
@@ -50,6 +56,7 @@ _WHERE = {
     "ImportFormatError": "errors",
     "ScenarioError": "errors",
     "SpecError": "errors",
+    "TimelineError": "errors",
     "UnitError": "errors",
     "UnknownNameError": "errors",
     "UnsupportedError": "errors",
@@ -68,8 +75,10 @@ __all__ = [
     "Prediction",
     "Scenario",
     "ScenarioError",
+    "Simulation",
     "SimulatorError",
     "SpecError",
+    "TimelineError",
     "TrainingPrediction",
     "TrainingScenario",
     "UnitError",
@@ -81,6 +90,8 @@ __all__ = [
     "load_model",
     "predict",
     "predict_training",
+    "simulate_scenario",
+    "simulate_training",
     "sweep",
 ]
 

@@ -17,7 +17,6 @@ from simulator.events import banks
 from simulator.events.banks import BankTimes
 from simulator.events.layout import PICOSECONDS
 from simulator.mapping.machine import MemoryLevel, Unit
-from simulator.spec.hardware import Geometry, Timing
 
 WINDOW = 64
 """Requests that a controller looks ahead per channel."""
@@ -224,4 +223,4 @@ def _ps(value: Any) -> int:
     return round(float(value) * PICOSECONDS) if value is not None else 0
 
 
-__all__ = ["Access", "Dram", "Flash", "Geometry", "Timing", "access", "dram", "flash"]
+__all__ = ["Access", "Dram", "Flash", "access", "dram", "flash"]

@@ -59,6 +59,17 @@ class Simulation:
             "provenance": dict(self.prediction.provenance),
         }
 
+    def figure(self) -> Any:
+        """One repetition, use of resources and power as a Plotly figure."""
+        from simulator.views.timeline import timeline_figure
+
+        return timeline_figure(self)
+
+    def _repr_html_(self) -> str:
+        from simulator.views.simulation import simulation_html
+
+        return simulation_html(self)
+
 
 def step_record(timeline: Timeline) -> dict[str, Any]:
     """One step as plain values."""

@@ -76,6 +76,8 @@ def test_chart(simulation: Simulation) -> None:
     assert {span.op for span in found} >= {"qkv_proj", "attention", "down_proj"}
     assert any(span.critical for span in found)
     figure = timeline_figure(simulation)
+    assert len(simulation.figure().data) == len(figure.data)
+    assert "<table>" in simulation._repr_html_()
     kinds = {trace.type for trace in figure.data}
     assert kinds == {"bar", "heatmap", "scatter"}
     heat = next(trace for trace in figure.data if trace.type == "heatmap")

@@ -27,7 +27,13 @@ LEVEL = {
 }  # fmt: skip
 # Imports within functions that go upwards, each for a reason: methods of the result that draw it; the public
 # names; the reader of files that the catalog needs when an index is stale.
-UPWARD = {("result", "views"), ("__init__", "views"), ("__init__", "root"), ("catalog", "spec")}
+UPWARD = {
+    ("result", "views"),
+    ("simulation", "views"),
+    ("__init__", "views"),
+    ("__init__", "root"),
+    ("catalog", "spec"),
+}
 HOMES = {
     "plotly": ("views",),
     "pulp": ("plan",),
