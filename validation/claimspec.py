@@ -20,7 +20,7 @@ class ScenarioSpec(Spec):
     """One comparison: what the paper compares with, and the same with its technique."""
 
     name: str
-    reason: str
+    reason: str = Field(min_length=1)
     """Why this model, hardware, batch and context, and each parameter that the abstract leaves open."""
     baseline: dict[str, Any]
     """Fields of a scenario; with `train: true`, of a training scenario. `batch: max` is the largest that fits."""
