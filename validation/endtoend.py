@@ -19,7 +19,7 @@ from simulator.cost.interval import formats_of, kinds_of
 from simulator.errors import SimulatorError, SpecError
 from simulator.predict import predict
 from simulator.result import Prediction
-from simulator.scenario import Scenario, prepared_model
+from simulator.scenario import Scenario, prepared
 from simulator.spec.interval import Regime
 from validation.quantities import METRICS, RATES, Value, measured, predicted
 from validation.rows import Resolved, Unresolved, resolve_row
@@ -205,6 +205,6 @@ def _family(scenario: Scenario) -> Scenario:
 @lru_cache(maxsize=1024)
 def _formats_and_kinds(scenario: Scenario) -> tuple[str, str]:
     """Formats and kinds of op of a scenario's model, each joined by `;`."""
-    model = prepared_model(scenario)
+    model = prepared(scenario).model
     kinds = kinds_of(model) | ({"vision"} if scenario.images else set())
     return ";".join(sorted(formats_of(model))), ";".join(sorted(kinds))

@@ -126,7 +126,7 @@ class _Lowering:
         busy_s = sum((terms.launch_s + terms.floor_s + terms.body_s) * float(terms.op.repeat) for terms in self.ops)
         static_j = sum(terms.static_j * float(terms.op.repeat) for terms in self.ops)
         static_w = static_j / busy_s if busy_s > 0.0 else power.static_w
-        waiting_w = float(getattr(power, "waiting_w", power.static_w))
+        waiting_w = power.waiting_w
         return Lowered(self.net, {terms.index: terms for terms in self.ops}, static_w, waiting_w)
 
     def _tell_apart(self, step: Step, shares: Shares) -> None:

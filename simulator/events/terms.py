@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from simulator.cost import layout
 from simulator.cost.kernels import collective_time
 from simulator.cost.layout import (
     ACTIVATION_BYTES,
@@ -24,6 +23,7 @@ from simulator.cost.layout import (
     R_LAUNCH,
     R_LINK_J,
     R_MEMORY,
+    R_STATIC_J,
     R_TIME,
     R_UNIT,
     ROWS,
@@ -38,8 +38,6 @@ POWER_BOUND = 1e-6
 QUERY_TILE = 128
 SPLIT_TOKENS = 512
 """Pieces that attention is drawn in: query rows of a block, cached positions of a split. Times do not depend on them."""
-STATIC_COLUMN: int | None = getattr(layout, "R_STATIC_J", None)
-"""Where a record keeps what an op draws besides switching; without it, that is the same power for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,7 @@ def _terms(runner: Runner, index: int, op: Op, row: Sequence[float], step: Step,
     table, repeat = runner.table, float(op.repeat)
     one = [value / repeat for value in row]
     power = table.power
-    static_j = power.static_w * one[R_TIME] if STATIC_COLUMN is None else one[STATIC_COLUMN]
+    static_j = one[R_STATIC_J]
     if op.kind == "collective":
         link = table.links[index]
         message = table.amounts[index][ACTIVATION_BYTES].at(op.seen(step))

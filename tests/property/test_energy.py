@@ -159,7 +159,7 @@ def test_caps_below_what_a_device_draws_while_it_waits_are_refused() -> None:
 def test_time_that_the_host_takes_costs_waiting_power() -> None:
     """A host ten times slower adds exactly the waiting power over the time that it adds."""
     machine, engine = load_machine("a100-sxm4-80gb"), load_engine("vllm")
-    model, knobs = load_model("qwen2-0.5b"), {"gemm": {}, "attention": {}}
+    model, knobs = load_model("qwen2-0.5b"), {"gemm": {}}
     answers = [
         make_predictor(model, machine, replace(engine, host_step_s=seconds), calibration_of(knobs)).predict(1, 64, 50)
         for seconds in (0.001, 0.010)

@@ -148,7 +148,7 @@ def test_the_shipped_ratios_are_those_of_the_stored_residuals(shipped: Intervals
         ("a100-sxm4-80gb", "vllm", {"model": "mamba-2.8b"}, "extrapolated"),
         ("a100-sxm4-80gb", "vllm", {"model": "smollm2-135m"}, "extrapolated"),
         ("rtx-3090", "llama.cpp", {}, "transferred"),
-        ("mi300x", "vllm", {}, "transferred"),
+        ("l40s", "vllm", {}, "transferred"),
         ("b200-sxm", "vllm", {}, "transferred"),
         ("raspberry-pi-5", "llama.cpp", {}, "datasheet"),
         ("tpu-v5e", None, {}, "datasheet"),

@@ -46,7 +46,7 @@ class Rows:
         self._steps = np.ascontiguousarray(np.column_stack(family.step(table)))
         placer = Placer(machine, Policy(engine.memory_fraction, engine.workspace_bytes, engine.spills))
         shares = placer.place(Need(1.0, 1.0, 1.0), placer.preferences[0]).shares
-        self._place = np.array([share for row in shares for share in row])
+        self._place = np.array([[share for row in shares for share in row]])
 
     @property
     def measured_s(self) -> Numbers:
@@ -60,6 +60,7 @@ class Rows:
         tables = Tables(
             **as_arrays(table),
             place=self._place,
+            copies=np.zeros((1, 4)),
             efficiency=table.efficiency,
             power=table.power,
             host=HostRow(*[0.0] * len(HostRow._fields)),
