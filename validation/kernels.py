@@ -104,7 +104,8 @@ def compare(
             if len(timed):
                 frame, lost = _predicted(timed, str(device), str(framework), family, calibrate, baseline)
                 unresolved.update(lost)
-                found.append(frame.assign(table=name))
+                if len(frame):
+                    found.append(frame.assign(table=name))
         if progress is not None:
             progress(done, count)
     rows = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(ROW))
