@@ -94,24 +94,24 @@ def decode_attention(
     whole = math.ceil(tiles) * row.key_tile
     padding = blocks * whole - context * max(1.0, op.kv_heads)
     streamed = (memory_s + padding * key_s) / row.bandwidth
-    best = math.inf
-    best_compute = 0.0
-    for plan in range(MOST_WAVES + 1):
-        splits = 1.0
-        waves = math.ceil(blocks / unit.cores)
-        keys = whole
-        if plan > 0:
-            splits = min(row.most_splits, math.floor(plan * unit.cores / blocks))
-            if splits <= 1.0:
-                continue
-            waves = plan
+    waves = math.ceil(blocks / unit.cores)
+    busy = waves * (whole * per_key + row.block_s)
+    compute = waves * whole * arithmetic
+    best = soft_maximum(busy, streamed, 0.0, row.sharpness)
+    # All plans stream the same, so that of those that split the least busy one is the fastest.
+    least = busy
+    least_compute = compute
+    for plan in range(1, MOST_WAVES + 1):
+        splits = min(row.most_splits, math.floor(plan * unit.cores / blocks))
+        if splits > 1.0:
             keys = max(row.least_tiles, math.ceil(tiles / splits)) * row.key_tile
-        busy = waves * (keys * per_key + row.block_s)
-        summing = row.reduction_s if splits > 1.0 else 0.0
-        if max(busy, streamed) + summing >= best:
-            continue
-        time = soft_maximum(busy, streamed, 0.0, row.sharpness) + summing
+            busy = plan * (keys * per_key + row.block_s)
+            if busy < least:
+                least = busy
+                least_compute = plan * keys * arithmetic
+    if max(least, streamed) + row.reduction_s < best:
+        time = soft_maximum(least, streamed, 0.0, row.sharpness) + row.reduction_s
         if time < best:
             best = time
-            best_compute = waves * keys * arithmetic
-    return row.floor_s + best, best_compute
+            compute = least_compute
+    return row.floor_s + best, compute
