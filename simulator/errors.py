@@ -50,7 +50,7 @@ class UnknownNameError(SimulatorError):
         self.close_matches = close_matches(name, known)
         hint = f"; did you mean {_either(self.close_matches)}?" if self.close_matches else ""
         listing = {"hardware": "hardware", "model": "models", "engine": "engines", "technique": "techniques"}
-        see = f" `ridgeline list {listing[kind]}` shows all." if kind in listing else ""
+        see = f"{'' if hint else ';'} `ridgeline list {listing[kind]}` shows all" if kind in listing else ""
         super().__init__(f"unknown {kind} '{name}'{hint}{see}")
 
 

@@ -17,7 +17,7 @@ from simulator import catalog
 from simulator.spec.engine import Calibration, EngineSpec
 from simulator.spec.interval import TAGS
 from simulator.spec.loader import load
-from validation import conformal, interval_file, origins, residuals, transfer, wording
+from validation import conformal, fit, interval_file, origins, residuals, transfer, wording
 from validation.groups import FEW, NUMBERS, ROOF, by_group, cells_of, errors, pct, table, worst
 from validation.quantities import ended_early
 from validation.tables import END_TO_END, KERNELS, read_table
@@ -73,8 +73,7 @@ def unfitted_products(kernels: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for (hardware, name), part in chosen.groupby(["hardware", chosen["table"].astype(str)], observed=True):
         shapes = read_table(KERNELS / folders[str(hardware)] / str(name)).iloc[part["row"].to_numpy(int)]
-        unseen = ((shapes["n"] * 7919 + shapes["k"] * 104729) % 5 == 0).to_numpy()
-        parts.append(part[unseen])
+        parts.append(part[fit.held_out(shapes, fit.KINDS["gemm"]).to_numpy()])
     return pd.concat(parts)
 
 

@@ -116,7 +116,7 @@ def read_rows(tables: Path, framework: str, kind: str, dtype: str, cache: str) -
     columns = [name for name in (*chosen.family.shape, *STEP[kind], "op_name") if name in rows]
     columns = list(dict.fromkeys(columns))
     rows = rows.groupby(columns, dropna=False)["latency"].median().reset_index()
-    rows["held_out"] = _held_out(rows, chosen)
+    rows["held_out"] = held_out(rows, chosen)
     return rows.assign(size=chosen.family.size(rows) if kind not in PER_SEQUENCE else rows["isl"] + rows["step"])
 
 
@@ -141,7 +141,7 @@ def _attention(rows: Rows, kind: str, cache: str) -> Rows:
     return rows[kept]
 
 
-def _held_out(rows: Rows, kind: Kind) -> pd.Series:
+def held_out(rows: Rows, kind: Kind) -> pd.Series:
     """Whether a row belongs to a shape that is held out, by a hash of the shape alone."""
     if kind.family is GEMM:
         return (rows["n"] * 7919 + rows["k"] * 104729) % kind.every == 0

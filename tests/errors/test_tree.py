@@ -42,7 +42,7 @@ def test_messages_are_never_empty() -> None:
         errors.SpecError([errors.Problem("file", 0, 0, "", "message")]),
     ]
     assert [str(error) for error in examples] == [
-        "unknown hardware 'x' `ridgeline list hardware` shows all." if not errors.close_matches("x", ["y"]) else "",
+        "unknown hardware 'x'; `ridgeline list hardware` shows all" if not errors.close_matches("x", ["y"]) else "",
         "needs 2.0 GB where 1.0 GB are usable; largest: weights 2.0 GB",
         "this is not supported; use 'that' or 'those'",
         "op 'op' after pass: why",
