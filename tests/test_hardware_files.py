@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from simulator import catalog
+from simulator.cost.efficiency import find_calibration
+from simulator.mapping.machine import load_machine
 from simulator.spec.hardware import DeviceSpec, SystemSpec
 from simulator.spec.loader import load, read_mapping
 from simulator.spec.price import PriceTable
@@ -58,3 +60,14 @@ def test_prices_name_known_devices() -> None:
     for path in catalog.files("price"):
         for row in load(path, PriceTable).prices:
             assert catalog.find("hardware", row.device).stem == row.device
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_gpu_inherits_the_parameters_of_gpus(path: Path) -> None:
+    """Also where it shares its memory with a CPU, and so stands among boards and phones."""
+    spec = load_any(path)
+    if isinstance(spec, SystemSpec) or not spec.compute:
+        return
+    drives = spec.compute[0].name in ("cuda", "tensor", "gpu")
+    if spec.class_ == "gpu" or (spec.class_ in ("sbc", "mobile") and drives):
+        assert find_calibration(load_machine(path.stem)).name != "cpu"
