@@ -48,11 +48,11 @@ _WIDER: dict[str, tuple[str, ...]] = {
     "fp16": ("bf16", "tf32", "fp32"),
     "bf16": ("fp16", "tf32", "fp32"),
     "tf32": ("fp32",),
-    "fp32": ("tf32", "fp64"),
+    "fp32": ("fp64",),
     "int32": ("fp32", "fp64"),
     "fp64": (),
 }
-"""Formats that do the work of one that a unit lacks, nearest first."""
+"""Formats that do the work of one that a unit lacks, nearest first. None that keeps fewer digits: TF32 has to be asked for."""
 
 
 @dataclass(frozen=True, slots=True)

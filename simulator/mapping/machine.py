@@ -270,7 +270,7 @@ def _unit(
         energies.append(energy + stored)
     overhead = part.spec.overhead
     launch = float(unit.launch or (overhead.launch if overhead else None) or 0.0)
-    tile = unit.tile or ([128, 128] if unit.kind == "matrix" else [16, 16])
+    tile = unit.tile or ([128, 128])
     return Unit(
         name=f"{part.name}.{unit.name}" if part.name else unit.name,
         part=part.name,
