@@ -52,7 +52,8 @@ _WIDER: dict[str, tuple[str, ...]] = {
     "int32": ("fp32", "fp64"),
     "fp64": (),
 }
-"""Formats that do the work of one that a unit lacks, nearest first. None that keeps fewer digits: TF32 has to be asked for."""
+"""Formats that do the work of one that a unit lacks, nearest first. TF32 keeps fewer digits than
+fp32 and has to be asked for."""
 
 
 @dataclass(frozen=True, slots=True)
