@@ -16,6 +16,7 @@ from simulator.cost.layout import (
     ALL_TO_ALL,
     ATTENTION,
     GEMM,
+    NARROW_BYTES,
     PLACE_ACTIVATION,
     PLACE_CACHE,
     PLACE_WEIGHT,
@@ -162,9 +163,9 @@ def tiled_gemm(
     best_cache = 0.0
     narrow = 1.0
     tuned = eff.tuned > 0.0
-    if op.dequantized <= 0.0 and max(op.element_bytes, op.weight_bytes) <= 1.0:
-        narrow = eff.narrow_compute
-        tuned = eff.narrow_tuned > 0.0
+    if op.dequantized <= 0.0 and max(op.element_bytes, op.weight_bytes) < NARROW_BYTES:
+        narrow = eff.scaled_compute if op.scaled > 0.0 else eff.narrow_compute
+        tuned = (eff.scaled_tuned if op.scaled > 0.0 else eff.narrow_tuned) > 0.0
     core_rate = rate * narrow / unit.cores
     fill = eff.fill_bytes / op.element_bytes if op.element_bytes > 0.0 else 0.0
     cache_rate = unit.cache_bytes_per_s * eff.cache_bandwidth
@@ -341,10 +342,15 @@ def op_on_unit(
         if pairs <= 0.0 or sequences <= 0.0:
             return 0.0
         pair_flops = flops / (pairs * op.heads)
+        narrow = op.weight_bytes < NARROW_BYTES
         if query > 1.0:
-            floor_s = eff.prefill.floor_s
+            prefill = eff.narrow_prefill if narrow else eff.prefill
+            floor_s = prefill.floor_s
+            copied = sequences * query * op.stored * (op.element_bytes + op.weight_bytes)
+            store_s = memory_time(bandwidth, at, place, 0.0, copied, 0.0, times)
+            memory_time(bandwidth, at, place, weight, cache, spill, times)
             time, compute = prefill_attention(
-                op, pair_flops, sequences, query, pairs, context, unit, rate, memory_s, cache_s, eff.prefill
+                op, pair_flops, sequences, query, pairs, context, unit, rate, memory_s, cache_s, store_s, prefill
             )
         else:
             # The cache is read whole, and the new position written.
@@ -352,6 +358,8 @@ def op_on_unit(
             key_s /= (context + sequences) * max(1.0, op.kv_heads)
             memory_time(bandwidth, at, place, weight, cache, spill, times)
             row = eff.single if op.heads <= op.kv_heads else eff.decode
+            if narrow:
+                row = eff.narrow_decode
             floor_s = row.floor_s
             time, compute = decode_attention(op, pair_flops, sequences, context, unit, rate, memory_s, key_s, row)
         record[R_COMPUTE] = compute

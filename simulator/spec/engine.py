@@ -124,6 +124,11 @@ class PrefillEfficiency(Spec):
     """`sharpness` of prefill: 1 where a block reads, computes and writes in turn."""
     floor: Time
     """Shortest time of the kernel besides its launch."""
+    store: Fraction | None = None
+    """Share of the memory bandwidth of a pass of its own that copies new keys and values to the cache; none where it is
+    not given."""
+    store_row: Time | None = None
+    """Time that this pass takes one core for each token, however few its keys."""
 
 
 class DecodeEfficiency(Spec):
@@ -162,6 +167,11 @@ class AttentionEfficiency(Spec):
     decode: DecodeEfficiency
     single: DecodeEfficiency | None = None
     """Decode where every query head has a KV head of its own, if that is another kernel."""
+    narrow_prefill: PrefillEfficiency | None = None
+    """Prefill with a cache of 8 bits or fewer, if that is another kernel; shares of the rate of FP8, where the cache is in
+    it and the unit has it."""
+    narrow: DecodeEfficiency | None = None
+    """Decode with a cache of 8 bits or fewer, if that is another kernel."""
 
 
 class RoundingEfficiency(Spec):
@@ -211,6 +221,10 @@ class EngineEfficiency(Spec):
     """Kernels of products are chosen among all tiles and splits; otherwise by the rows alone, and never split."""
     narrow_tuned: bool = True
     """The same for products of operands of 8 bits or fewer."""
+    scaled_compute: Fraction | None = None
+    """As `narrow_compute`, of products of 8 bits whose weights have scales by groups; as that where it is not given."""
+    scaled_tuned: bool = True
+    """The same for these products."""
 
 
 class Calibration(Spec):
