@@ -153,8 +153,8 @@ def tiled_gemm(
     """The best tile and split: soft maximum of tile waves, main memory and cache; then the pass that sums a split.
 
     Waves: ceil(tiles split / cores), each 2 tm tn (k / split + fill) FLOPs on one core. Cache: every tile streams its
-    (tm + tn) k operands, shared by `multicast` neighbours, and one core takes in `core_bandwidth` times its even share
-    at most. Memory is saturated only by enough cores at work along n. Narrow weights are expanded by every row of
+    (tm + tn) k operands, shared by `multicast` neighbours, and one core reads `core_bandwidth` times its even share at
+    most. Memory is saturated only by enough cores at work along n. Narrow weights are expanded by every row of
     tiles, or once in a pass of their own at the cost of two. Where the library is not tuned, it never
     splits, and takes tiles by the rows alone. `m` is the rows of one group, `rate` what tiles sustain.
     """
@@ -190,7 +190,8 @@ def tiled_gemm(
             cache = 0.0
             if cache_rate > 0.0:
                 operands = tm * op.element_bytes + tn * op.weight_bytes
-                streamed = tiles * operands * op.k / eff.multicast
+                operands /= eff.multicast * unit.multicast
+                streamed = tiles * operands * op.k
                 if split > 1.0:
                     streamed += split * active * m * op.n * 8.0
                 ingested = waves * operands * depth * unit.cores / eff.core_bandwidth

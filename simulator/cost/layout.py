@@ -125,6 +125,8 @@ class UnitRow(NamedTuple):
     cache_bytes: float
     cache_joules_per_byte: float
     launch_s: float
+    multicast: float
+    """Neighbouring cores that share one read of an operand from that cache."""
 
 
 class PrefillRow(NamedTuple):

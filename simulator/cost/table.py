@@ -297,10 +297,13 @@ def _chip_joules(unit: Unit, transport: float) -> tuple[float, ...]:
 
 
 def unit_rows(machine: Machine, engine: Engine, calibration: Calibration) -> list[UnitRow]:
-    """The units of a machine as the arithmetic reads them, with the calibrated launch."""
+    """The units of a machine as the arithmetic reads them, with the calibrated launch: cycles, at the device's own clock."""
     own = calibration.engines.get(engine.name)
     launch = (own.launch if own else None) or calibration.launch
     launch_s = launch.value if launch else None
+    clock_hz = max(unit.clock_hz for unit in machine.units if unit.part == machine.units[0].part)
+    if launch_s and calibration.clock and clock_hz:
+        launch_s *= calibration.clock.value / clock_hz
     return [_unit_row(unit, machine, 0.0 if engine.ideal else launch_s) for unit in machine.units]
 
 
@@ -329,6 +332,7 @@ def _unit_row(unit: Unit, machine: Machine, launch_s: float | None) -> UnitRow:
         cache_bytes=last.capacity_bytes if last else 0.0,
         cache_joules_per_byte=(last.joules_per_byte or 0.0) if last else 0.0,
         launch_s=unit.launch_s if launch_s is None else launch_s,
+        multicast=unit.multicast,
     )
 
 

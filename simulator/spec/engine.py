@@ -12,7 +12,7 @@ from pydantic import Field
 
 from simulator.spec.hardware import DeviceClass, Source
 from simulator.spec.loader import Spec
-from simulator.spec.quantity import Count, EnergyPerByte, Fraction, Size, Time
+from simulator.spec.quantity import Count, EnergyPerByte, Fraction, Frequency, Size, Time
 
 
 class Chain(Spec):
@@ -267,8 +267,11 @@ class Calibration(Spec):
     """A further pass that sums the parts of a product split along k, or of a cache split among blocks; 0 for none."""
     launch: Time | None = None
     """Replaces the device's own `overhead.launch`: kernel to kernel, with the tail of the one and the ramp of the next."""
+    clock: Frequency | None = None
+    """Highest clock of the device that `launch` was found on. A launch is a number of cycles: it takes less time where the
+    clock is higher. Default: `launch` is a time."""
     multicast: Count
-    """Neighbouring cores that share one read of an operand from the cache (thread block clusters, systolic rows)."""
+    """Neighbouring cores that share one read of an operand from the cache, on top of the units' own `multicast`."""
     sharpness: Count
     """Exponent p of the soft maximum (a^p + b^p)^(1/p) of compute and memory time; high means that they overlap fully."""
     dequantize: Count
