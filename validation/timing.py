@@ -18,7 +18,7 @@ from simulator.cost.compiled import KERNELS, compile_modules
 from simulator.cost.efficiency import Engine, efficiency, find_calibration, load_engine
 from simulator.cost.layout import NUM_STATIC, HostRow, LinkRow, Scratch, Tables, UnitRow
 from simulator.cost.links import link_rows
-from simulator.cost.table import as_arrays, build_table, unit_rows
+from simulator.cost.table import as_arrays, build_table, compiled_efficiency, unit_rows
 from simulator.errors import SimulatorError, SpecError
 from simulator.graph.op import Graph, Op
 from simulator.mapping.machine import Machine
@@ -73,7 +73,7 @@ class Kernels:
             **as_arrays(table),
             place=np.array([[share for row in shares for share in row]]),
             copies=np.zeros((1, 4)),
-            efficiency=table.efficiency,
+            efficiency=compiled_efficiency(table.efficiency),
             power=table.power,
             host=HostRow(*[0.0] * len(HostRow._fields)),
         )
@@ -95,7 +95,7 @@ class Kernels:
         units = unit_rows(self.machine, self.engine, calibration)
         links = link_rows(self._ops, self.machine, self.engine, calibration)
         tables = self._tables._replace(
-            efficiency=efficiency(self.machine, self.engine, calibration),
+            efficiency=compiled_efficiency(efficiency(self.machine, self.engine, calibration)),
             units=_records(units, UnitRow),
             links=_records(links, LinkRow),
         )

@@ -124,11 +124,8 @@ IDEAL = Efficiency(*([1.0] * len(Efficiency._fields)))._replace(  # type: ignore
     core_bandwidth=1e9,
     reduction_s=0,
     gemm_floor_s=0,
-    prefill=_PREFILL,
-    decode=_DECODE,
-    single=_DECODE,
-    narrow_prefill=_PREFILL,
-    narrow_decode=_DECODE,
+    prefill=(_PREFILL,) * 2,
+    decode=(_DECODE,) * 3,
     rounding=RoundingRow(0.0, 0.0, 1.0),
     experts=ExpertsRow(0.0, 1.0, 1.0, 0.0),
     sharpness=100,
@@ -162,11 +159,12 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
         wide_bandwidth=gemm.wide_bandwidth.value if gemm.wide_bandwidth else 1.0,
         gemm_floor_s=gemm.floor.value if gemm.floor else 0.0,
         reduction_s=calibration.reduction.value,
-        prefill=_prefill(attention.prefill, compute, bandwidth),
-        decode=_decode(attention.decode, bandwidth),
-        single=_decode(attention.single or attention.decode, bandwidth),
-        narrow_prefill=_prefill(attention.narrow_prefill or attention.prefill, compute, bandwidth),
-        narrow_decode=_decode(attention.narrow or attention.decode, bandwidth),
+        prefill=tuple(
+            _prefill(spec or attention.prefill, compute, bandwidth) for spec in (None, attention.narrow_prefill)
+        ),
+        decode=tuple(
+            _decode(spec or attention.decode, bandwidth) for spec in (None, attention.single, attention.narrow)
+        ),
         rounding=RoundingRow(rounding.floor.value, rounding.row.value, rounding.bandwidth.value * bandwidth),
         experts=ExpertsRow(experts.floor.value, experts.compute.value, experts.bandwidth.value, experts.skew.value),
         elementwise_bandwidth=calibration.elementwise_bandwidth.value * bandwidth,
@@ -215,5 +213,4 @@ def _decode(spec: DecodeEfficiency, bandwidth: float) -> DecodeRow:
 
 def unsplit(found: Efficiency) -> Efficiency:
     """The same kernels, but decode attention leaves each sequence and KV head to one core, however long its context."""
-    rows = {name: getattr(found, name)._replace(most_splits=1.0) for name in ("decode", "single", "narrow_decode")}
-    return found._replace(**rows)
+    return found._replace(decode=tuple(row._replace(most_splits=1.0) for row in found.decode))

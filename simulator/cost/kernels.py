@@ -17,6 +17,8 @@ from simulator.cost.layout import (
     ATTENTION,
     GEMM,
     NARROW_BYTES,
+    NARROW_DECODE,
+    NARROW_PREFILL,
     PLACE_ACTIVATION,
     PLACE_CACHE,
     PLACE_WEIGHT,
@@ -25,6 +27,8 @@ from simulator.cost.layout import (
     R_LAUNCH,
     REDUCE_SCATTER,
     SCAN,
+    SINGLE,
+    USUAL,
     Efficiency,
     Floats,
     LinkRow,
@@ -169,35 +173,43 @@ def tiled_gemm(
     core_rate = rate * narrow / unit.cores
     fill = eff.fill_bytes / op.element_bytes if op.element_bytes > 0.0 else 0.0
     cache_rate = unit.cache_bytes_per_s * eff.cache_bandwidth
+    if cache_rate <= 0.0:
+        cache_rate = math.inf
+    shared = eff.multicast * max(1.0, unit.multicast)
+    saturating = eff.saturating_share * unit.cores
+    largest = max(unit.tile_m, unit.tile_n)
+    area = unit.tile_m * unit.tile_n
     for tile_m, tile_n in TILES:
-        if (tile_m > unit.tile_m or tile_n > unit.tile_n) and not (tile_m == 16.0 and tile_n == 64.0):
-            continue
+        tm = tile_m
+        tn = tile_n
+        if max(tm, tn) > largest or tm * tn > area:
+            if tile_m > 16.0 or tile_n > 64.0:
+                continue
+            tm = min(tm, unit.tile_m)
+            tn = min(tn, unit.tile_n)
         if tile_m > 16.0 and m <= 0.5 * tile_m and tile_n <= 128.0:
             continue
         if not tuned and (tile_m < 0.5 * min(m, 256.0) or (tile_n < 128.0 and m > 64.0)):
             continue
-        tm = min(tile_m, unit.tile_m)
-        tn = min(tile_n, unit.tile_n)
         columns = math.ceil(op.n / tn)
-        tiles = active * math.ceil(m / tm) * columns
+        tall = math.ceil(m / tm)
+        tiles = active * tall * columns
+        operands = (tm * op.element_bytes + tn * op.weight_bytes) / shared
+        work = 2.0 * tm * tn / core_rate
+        if tiles * op.k * max(work / unit.cores, operands / cache_rate) >= best:
+            continue  # no split can be faster than its full waves
+        expanding = dequantize_s * min(2.0, tall) if dequantize_s > 0.0 else 0.0
         for split in SPLITS:
             depth = math.ceil(op.k / split)
             if split > 1.0 and (not tuned or depth < 128.0 or tiles * split > 4.0 * unit.cores):
                 break
             waves = math.ceil(tiles * split / unit.cores)
-            compute = waves * (2.0 * tm * tn * (depth + fill) / core_rate + eff.fill_s)
-            compute += dequantize_s * min(2.0, math.ceil(m / tm))
-            cache = 0.0
-            if cache_rate > 0.0:
-                operands = tm * op.element_bytes + tn * op.weight_bytes
-                operands /= eff.multicast * unit.multicast
-                streamed = tiles * operands * op.k
-                if split > 1.0:
-                    streamed += split * active * m * op.n * 8.0
-                ingested = waves * operands * depth * unit.cores / eff.core_bandwidth
-                cache = max(streamed, ingested) / cache_rate
-            reach = min(1.0, active * columns * split / (eff.saturating_share * unit.cores))
-            memory = memory_s / reach
+            compute = waves * (work * (depth + fill) + eff.fill_s) + expanding
+            streamed = tiles * operands * op.k
+            if split > 1.0:
+                streamed += split * active * m * op.n * 8.0
+            cache = max(streamed, waves * operands * depth * unit.cores / eff.core_bandwidth) / cache_rate
+            memory = memory_s / min(1.0, active * columns * split / saturating)
             summing = eff.reduction_s if split > 1.0 else 0.0
             if max(compute, memory, cache) + summing >= best:
                 continue
@@ -345,11 +357,13 @@ def op_on_unit(
         pair_flops = flops / (pairs * op.heads)
         narrow = op.weight_bytes < NARROW_BYTES
         if query > 1.0:
-            prefill = eff.narrow_prefill if narrow else eff.prefill
+            prefill = eff.prefill[NARROW_PREFILL if narrow else USUAL]
             floor_s = prefill.floor_s
-            copied = sequences * query * op.stored * (op.element_bytes + op.weight_bytes)
-            store_s = memory_time(bandwidth, at, place, 0.0, copied, 0.0, times)
-            memory_time(bandwidth, at, place, weight, cache, spill, times)
+            store_s = 0.0
+            if prefill.store > 0.0 and op.stored > 0.0:
+                copied = sequences * query * op.stored * (op.element_bytes + op.weight_bytes)
+                store_s = memory_time(bandwidth, at, place, 0.0, copied, 0.0, times)
+                memory_time(bandwidth, at, place, weight, cache, spill, times)
             time, compute = prefill_attention(
                 op, pair_flops, sequences, query, pairs, context, unit, rate, memory_s, cache_s, store_s, prefill
             )
@@ -358,9 +372,8 @@ def op_on_unit(
             key_s = memory_time(bandwidth, at, place, 0.0, cache, 0.0, times)
             key_s /= (context + sequences) * max(1.0, op.kv_heads)
             memory_time(bandwidth, at, place, weight, cache, spill, times)
-            row = eff.single if op.heads <= op.kv_heads else eff.decode
-            if narrow:
-                row = eff.narrow_decode
+            which = SINGLE if op.heads <= op.kv_heads else USUAL
+            row = eff.decode[NARROW_DECODE if narrow else which]
             floor_s = row.floor_s
             time, compute = decode_attention(op, pair_flops, sequences, context, unit, rate, memory_s, key_s, row)
         record[R_COMPUTE] = compute

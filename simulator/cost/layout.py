@@ -179,6 +179,11 @@ class ExpertsRow(NamedTuple):
     skew: float
 
 
+# Rows of `Efficiency.prefill` and `Efficiency.decode`.
+USUAL, NARROW_PREFILL = range(2)
+SINGLE, NARROW_DECODE = range(1, 3)
+
+
 class Efficiency(NamedTuple):
     """The calibrated efficiencies of one machine under one engine."""
 
@@ -198,13 +203,10 @@ class Efficiency(NamedTuple):
     scaled_tuned: float
     """As `narrow_compute` and `narrow_tuned`, with scales by groups."""
     reduction_s: float
-    prefill: PrefillRow
-    decode: DecodeRow
-    single: DecodeRow
-    """Decode where every query head has a KV head of its own."""
-    narrow_prefill: PrefillRow
-    narrow_decode: DecodeRow
-    """Kernels that read a cache of 8 bits per element or fewer."""
+    prefill: Any
+    """Rows of PrefillRow: of the usual kernel, and of that which reads a cache of 8 bits per element or fewer."""
+    decode: Any
+    """Rows of DecodeRow: of the usual kernel, where every query head has a KV head of its own, and with such a cache."""
     rounding: RoundingRow
     experts: ExpertsRow
     elementwise_bandwidth: float

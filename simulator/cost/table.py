@@ -359,14 +359,25 @@ def flat(table: Table) -> dict[str, Any]:
     }
 
 
+def _records(rows: Sequence[Any]) -> Any:
+    """NamedTuples of floats as an array with their fields."""
+    import numpy as np
+
+    return np.array([tuple(row) for row in rows], dtype=np.dtype([(field, "f8") for field in rows[0]._fields]))
+
+
+def compiled_efficiency(found: Efficiency) -> Efficiency:
+    """The same with arrays of rows, for the compiled arithmetic."""
+    return found._replace(prefill=_records(found.prefill), decode=_records(found.decode))
+
+
 def as_arrays(table: Table) -> dict[str, Any]:
     """The same as NumPy arrays, for the compiled arithmetic."""
     import numpy as np
 
     def array(name: str, values: Sequence[Any]) -> Any:
         if name in ("ops", "units", "links"):
-            dtype = np.dtype([(field, "f8") for field in values[0]._fields])
-            return np.array([tuple(row) for row in values], dtype=dtype)
+            return _records(values)
         return np.array(values, dtype=np.int64 if name in ("all", "dense", "attending") else np.float64)
 
     return {name: array(name, values) for name, values in flat(table).items()}
