@@ -10,10 +10,11 @@ from functools import cached_property
 from typing import Any
 
 from simulator.cost.efficiency import efficiency
+from simulator.cost.formats import usable_dtype
 from simulator.cost.layout import R_KERNELS, R_TIME, HostRow, LinkRow
 from simulator.cost.price import hourly_price
 from simulator.cost.runner import Runner
-from simulator.cost.table import build_table, check_runnable, usable_dtype
+from simulator.cost.table import build_table, check_runnable
 from simulator.errors import ScenarioError, UnsupportedError
 from simulator.explain import costs
 from simulator.graph.backward import SCORES

@@ -62,6 +62,8 @@ KINDS = {
     "experts": Kind(
         EXPERTS, "moe__{}__*__moe_perf*", "moe_dtype", ("hidden_size", "inter_size", "topk", "num_experts"), 4
     ),
+    "narrow-prefill": Kind(PREFILL, "attention__{}__*context*", "attn_dtype", ATTENTION, 4),
+    "narrow-decode": Kind(DECODE, "attention__{}__*generation*", "attn_dtype", ATTENTION, 4),
     "collective": Kind(COLLECTIVE, "comm__{}__*", "", ("message_size",), 3),
 }
 
@@ -113,7 +115,7 @@ def read_rows(tables: Path, framework: str, kind: str, dtype: str, cache: str) -
         rows = rows[rows["moe_ep_size"] <= MOST_RANKS]
     if chosen.family is COLLECTIVE and "backend" in rows:
         rows = rows[rows["backend"].str.contains("graph")]
-    columns = [name for name in (*chosen.family.shape, *STEP[kind], "op_name") if name in rows]
+    columns = [name for name in (*chosen.family.shape, *STEP[kind], "op_name", "kernel_source") if name in rows]
     columns = list(dict.fromkeys(columns))
     rows = rows.groupby(columns, dropna=False)["latency"].median().reset_index()
     rows["held_out"] = held_out(rows, chosen)
@@ -123,20 +125,22 @@ def read_rows(tables: Path, framework: str, kind: str, dtype: str, cache: str) -
 STEP = {
     "gemm": ("m",), "narrow": ("m",), "expanding": ("m",),
     "prefill": ("batch_size", "isl", "step"), "decode": ("batch_size", "isl", "step"),
-    "single": ("batch_size", "isl", "step"), "experts": ("num_tokens",), "collective": ("message_size",),
+    "single": ("batch_size", "isl", "step"), "narrow-prefill": ("batch_size", "isl", "step"),
+    "narrow-decode": ("batch_size", "isl", "step"), "experts": ("num_tokens",), "collective": ("message_size",),
 }  # fmt: skip
 """Columns of a row's step."""
-PER_SEQUENCE = ("prefill", "decode", "single")
+PER_SEQUENCE = ("prefill", "decode", "single", "narrow-prefill", "narrow-decode")
 
 
 def _attention(rows: Rows, kind: str, cache: str) -> Rows:
-    """All head sizes and windows of the usual kernels. decode: several query heads share a KV head; single: none do."""
+    """All head sizes and windows of the usual kernels. decode: several query heads share a KV head; single: none do;
+    narrow-decode: both."""
     rows = rows[rows["kv_cache_dtype"] == cache]
     group = rows["num_heads"] / rows["num_key_value_heads"].where(rows["num_key_value_heads"] > 0, rows["num_heads"])
     kept = group <= LARGEST_GROUP
-    if kind == "prefill":
+    if kind.endswith("prefill"):
         kept &= rows["isl"] > 1
-    else:
+    elif kind != "narrow-decode":
         kept &= (group == 1.0) == (kind == "single")
     return rows[kept]
 

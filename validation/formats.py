@@ -38,7 +38,7 @@ WEIGHTS: dict[str, Format] = {
     "bfloat16": SIXTEEN,
     "float16": SIXTEEN,
     "fp8": EIGHT,
-    "fp8_block": EIGHT,
+    "fp8_block": _own("fp8-block"),
     "w8a8-fp8": EIGHT,
     "int8": Format(("weight-int8",)),
     "int8_wo": Format(("weight-int8",)),

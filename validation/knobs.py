@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from simulator.spec.engine import Calibration, EngineEfficiency
+from simulator.spec.quantity import Sourced
 
 Values = dict[str, float]
 """Dotted key -> value in SI units."""
@@ -46,6 +47,22 @@ def _decode(name: str, *more: Knob) -> tuple[Knob, ...]:
     )
 
 
+def _prefill(name: str) -> tuple[Knob, ...]:
+    return (
+        Knob(f"attention.{name}.compute", 0.2, 1.0),
+        Knob(f"attention.{name}.softmax", 0.0, 60.0),
+        Knob(f"attention.{name}.query_tile", 32.0, 256.0),
+        Knob(f"attention.{name}.key_tile", 16.0, 256.0),
+        Knob(f"attention.{name}.block", 0.0, 6e-6, "us"),
+        Knob(f"attention.{name}.tail", 0.0, 1.5),
+        Knob(f"attention.{name}.bandwidth", 0.15, 1.0),
+        Knob(f"attention.{name}.sharpness", 1.0, 6.0),
+        Knob(f"attention.{name}.floor", 0.0, 20e-6, "us"),
+        Knob(f"attention.{name}.store", 0.1, 1.0),
+        Knob(f"attention.{name}.store_row", 0.0, 2e-6, "ns"),
+    )
+
+
 KNOBS: dict[str, tuple[Knob, ...]] = {
     "gemm": (
         Knob("gemm.compute", 0.5, 1.0),
@@ -65,18 +82,10 @@ KNOBS: dict[str, tuple[Knob, ...]] = {
         Knob("rounding.bandwidth", 0.05, 1.0),
     ),
     "expanding": (Knob("dequantize", 0.0, 40.0), Knob("gemm.bandwidth", 0.3, 1.0)),
-    "prefill": (
-        Knob("attention.prefill.compute", 0.3, 1.0),
-        Knob("attention.prefill.softmax", 0.0, 60.0),
-        Knob("attention.prefill.query_tile", 32.0, 256.0),
-        Knob("attention.prefill.key_tile", 16.0, 256.0),
-        Knob("attention.prefill.block", 0.0, 6e-6, "us"),
-        Knob("attention.prefill.tail", 0.0, 1.5),
-        Knob("attention.prefill.bandwidth", 0.15, 1.0),
-        Knob("attention.prefill.sharpness", 1.0, 6.0),
-        Knob("attention.prefill.floor", 0.0, 20e-6, "us"),
-    ),
+    "prefill": _prefill("prefill"),
+    "narrow-prefill": _prefill("narrow_prefill"),
     "decode": _decode("decode"),
+    "narrow-decode": _decode("narrow", Knob("attention.narrow.most_splits", 1.0, 64.0)),
     "single": _decode("single", Knob("attention.single.most_splits", 1.0, 64.0)),
     "experts": (
         Knob("experts.floor", 0.0, 30e-6, "us"),
@@ -92,10 +101,12 @@ KNOBS: dict[str, tuple[Knob, ...]] = {
 def general(calibration: Calibration) -> Calibration:
     """The calibration with its general values for every engine (but for how libraries choose), and single heads apart."""
     attention = calibration.attention
-    if attention.single is None:
-        attention = attention.model_copy(update={"single": attention.decode})
+    stands_in = {"single": attention.decode, "narrow": attention.decode, "narrow_prefill": attention.prefill}
+    attention = attention.model_copy(
+        update={name: found for name, found in stands_in.items() if getattr(attention, name) is None}
+    )
     engines = {
-        name: EngineEfficiency(tuned=own.tuned, narrow_tuned=own.narrow_tuned)
+        name: EngineEfficiency(tuned=own.tuned, narrow_tuned=own.narrow_tuned, scaled_tuned=own.scaled_tuned)
         for name, own in calibration.engines.items()
     }
     return calibration.model_copy(update={"attention": attention, "engines": engines})
@@ -116,8 +127,13 @@ def _with(owner: Any, path: list[str], value: float) -> Any:
     if rest:
         return owner.model_copy(update={name: _with(old, rest, value)})
     if old is None:
-        return owner.model_copy(update={name: replace(owner.sharpness, value=value)})
+        return owner.model_copy(update={name: replace(_number(owner), value=value)})
     return owner.model_copy(update={name: replace(old, value=value)})
+
+
+def _number(owner: Any) -> Any:
+    """Some number of the owner, whose place a value takes that the file leaves out."""
+    return next(value for name in type(owner).model_fields if isinstance(value := getattr(owner, name), Sourced))
 
 
 def starting_values(calibration: Calibration, knobs: Iterable[Knob]) -> Values:

@@ -71,8 +71,7 @@ Kernels with a median error beyond 30%, worst first:
 """
 KERNELS = """### By device, engine, op and format
 
-Seconds of single kernels. `hf` on the fp32 tables is eager PyTorch; products in fp32 are predicted on the matrix
-units (TF32) where there are any, and were measured without.
+Seconds of single kernels. `hf` on the fp32 tables is eager PyTorch, which multiplies fp32 in fp32, not in TF32.
 """
 KERNEL_SIZES = """### By size
 

@@ -26,6 +26,7 @@ def prefill_attention(
     rate: float,
     memory_s: float,
     cache_s: float,
+    store_s: float,
     row: PrefillRow,
 ) -> tuple[float, float]:
     """Seconds of prefill and of its arithmetic alone.
@@ -34,6 +35,8 @@ def prefill_attention(
     takes `softmax` vector operations per score: block_s + 4 Tq keys d / core rate + Tq keys softmax / vector rate.
     Blocks share the cores; at the end some cores stand idle for `tail` of a block, and none ends before its longest
     block. That, the memories and the cache overlap by `sharpness`; `floor_s` is what even one query takes.
+    Before it, a pass of its own may copy the new keys and values to the cache: `store_s` at full bandwidth, at `store` of
+    it, and `store_row_s` of one core for each token.
 
     `pair_flops` is of one query, key and head; `pairs` and `context` are of all sequences together.
     """
@@ -58,6 +61,8 @@ def prefill_attention(
     if blocks > unit.cores:
         busy = max(last, blocks * block / unit.cores + row.tail * block * (1.0 - unit.cores / blocks))
     time = soft_maximum(busy, memory_s / row.bandwidth, cache_s, row.sharpness)
+    if row.store > 0.0 and store_s > 0.0:
+        time += store_s / row.store + sequences * query * row.store_row_s / unit.cores
     return row.floor_s + time, busy
 
 

@@ -124,9 +124,8 @@ IDEAL = Efficiency(*([1.0] * len(Efficiency._fields)))._replace(  # type: ignore
     core_bandwidth=1e9,
     reduction_s=0,
     gemm_floor_s=0,
-    prefill=_PREFILL,
-    decode=_DECODE,
-    single=_DECODE,
+    prefill=(_PREFILL,) * 2,
+    decode=(_DECODE,) * 3,
     rounding=RoundingRow(0.0, 0.0, 1.0),
     experts=ExpertsRow(0.0, 1.0, 1.0, 0.0),
     sharpness=100,
@@ -155,12 +154,17 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
         tuned=1.0 if own.tuned else 0.0,
         narrow_tuned=1.0 if own.narrow_tuned else 0.0,
         narrow_compute=(own.narrow_compute or gemm.narrow_compute).value,
+        scaled_tuned=1.0 if own.scaled_tuned else 0.0,
+        scaled_compute=(own.scaled_compute or own.narrow_compute or gemm.narrow_compute).value,
         wide_bandwidth=gemm.wide_bandwidth.value if gemm.wide_bandwidth else 1.0,
         gemm_floor_s=gemm.floor.value if gemm.floor else 0.0,
         reduction_s=calibration.reduction.value,
-        prefill=_prefill(attention.prefill, compute, bandwidth),
-        decode=_decode(attention.decode, bandwidth),
-        single=_decode(attention.single or attention.decode, bandwidth),
+        prefill=tuple(
+            _prefill(spec or attention.prefill, compute, bandwidth) for spec in (None, attention.narrow_prefill)
+        ),
+        decode=tuple(
+            _decode(spec or attention.decode, bandwidth) for spec in (None, attention.single, attention.narrow)
+        ),
         rounding=RoundingRow(rounding.floor.value, rounding.row.value, rounding.bandwidth.value * bandwidth),
         experts=ExpertsRow(experts.floor.value, experts.compute.value, experts.bandwidth.value, experts.skew.value),
         elementwise_bandwidth=calibration.elementwise_bandwidth.value * bandwidth,
@@ -185,6 +189,8 @@ def _prefill(spec: PrefillEfficiency, compute: float, bandwidth: float) -> Prefi
         bandwidth=spec.bandwidth.value * bandwidth,
         sharpness=spec.sharpness.value,
         floor_s=spec.floor.value,
+        store=spec.store.value * bandwidth if spec.store else 0.0,
+        store_row_s=spec.store_row.value if spec.store_row else 0.0,
     )
 
 
@@ -207,4 +213,4 @@ def _decode(spec: DecodeEfficiency, bandwidth: float) -> DecodeRow:
 
 def unsplit(found: Efficiency) -> Efficiency:
     """The same kernels, but decode attention leaves each sequence and KV head to one core, however long its context."""
-    return found._replace(decode=found.decode._replace(most_splits=1.0), single=found.single._replace(most_splits=1.0))
+    return found._replace(decode=tuple(row._replace(most_splits=1.0) for row in found.decode))

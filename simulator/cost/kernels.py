@@ -16,6 +16,9 @@ from simulator.cost.layout import (
     ALL_TO_ALL,
     ATTENTION,
     GEMM,
+    NARROW_BYTES,
+    NARROW_DECODE,
+    NARROW_PREFILL,
     PLACE_ACTIVATION,
     PLACE_CACHE,
     PLACE_WEIGHT,
@@ -24,6 +27,8 @@ from simulator.cost.layout import (
     R_LAUNCH,
     REDUCE_SCATTER,
     SCAN,
+    SINGLE,
+    USUAL,
     Efficiency,
     Floats,
     LinkRow,
@@ -152,8 +157,8 @@ def tiled_gemm(
     """The best tile and split: soft maximum of tile waves, main memory and cache; then the pass that sums a split.
 
     Waves: ceil(tiles split / cores), each 2 tm tn (k / split + fill) FLOPs on one core. Cache: every tile streams its
-    (tm + tn) k operands, shared by `multicast` neighbours, and one core takes in `core_bandwidth` times its even share
-    at most. Memory is saturated only by enough cores at work along n. Narrow weights are expanded by every row of
+    (tm + tn) k operands, shared by `multicast` neighbours, and one core reads `core_bandwidth` times its even share at
+    most. Memory is saturated only by enough cores at work along n. Narrow weights are expanded by every row of
     tiles, or once in a pass of their own at the cost of two. Where the library is not tuned, it never
     splits, and takes tiles by the rows alone. `m` is the rows of one group, `rate` what tiles sustain.
     """
@@ -162,40 +167,49 @@ def tiled_gemm(
     best_cache = 0.0
     narrow = 1.0
     tuned = eff.tuned > 0.0
-    if op.dequantized <= 0.0 and max(op.element_bytes, op.weight_bytes) <= 1.0:
-        narrow = eff.narrow_compute
-        tuned = eff.narrow_tuned > 0.0
+    if op.dequantized <= 0.0 and max(op.element_bytes, op.weight_bytes) < NARROW_BYTES:
+        narrow = eff.scaled_compute if op.scaled > 0.0 else eff.narrow_compute
+        tuned = (eff.scaled_tuned if op.scaled > 0.0 else eff.narrow_tuned) > 0.0
     core_rate = rate * narrow / unit.cores
     fill = eff.fill_bytes / op.element_bytes if op.element_bytes > 0.0 else 0.0
     cache_rate = unit.cache_bytes_per_s * eff.cache_bandwidth
+    if cache_rate <= 0.0:
+        cache_rate = math.inf
+    shared = eff.multicast * max(1.0, unit.multicast)
+    saturating = eff.saturating_share * unit.cores
+    largest = max(unit.tile_m, unit.tile_n)
+    area = unit.tile_m * unit.tile_n
     for tile_m, tile_n in TILES:
-        if (tile_m > unit.tile_m or tile_n > unit.tile_n) and not (tile_m == 16.0 and tile_n == 64.0):
-            continue
+        tm = tile_m
+        tn = tile_n
+        if max(tm, tn) > largest or tm * tn > area:
+            if tile_m > 16.0 or tile_n > 64.0:
+                continue
+            tm = min(tm, unit.tile_m)
+            tn = min(tn, unit.tile_n)
         if tile_m > 16.0 and m <= 0.5 * tile_m and tile_n <= 128.0:
             continue
         if not tuned and (tile_m < 0.5 * min(m, 256.0) or (tile_n < 128.0 and m > 64.0)):
             continue
-        tm = min(tile_m, unit.tile_m)
-        tn = min(tile_n, unit.tile_n)
         columns = math.ceil(op.n / tn)
-        tiles = active * math.ceil(m / tm) * columns
+        tall = math.ceil(m / tm)
+        tiles = active * tall * columns
+        operands = (tm * op.element_bytes + tn * op.weight_bytes) / shared
+        work = 2.0 * tm * tn / core_rate
+        if tiles * op.k * max(work / unit.cores, operands / cache_rate) >= best:
+            continue  # no split can be faster than its full waves
+        expanding = dequantize_s * min(2.0, tall) if dequantize_s > 0.0 else 0.0
         for split in SPLITS:
             depth = math.ceil(op.k / split)
             if split > 1.0 and (not tuned or depth < 128.0 or tiles * split > 4.0 * unit.cores):
                 break
             waves = math.ceil(tiles * split / unit.cores)
-            compute = waves * (2.0 * tm * tn * (depth + fill) / core_rate + eff.fill_s)
-            compute += dequantize_s * min(2.0, math.ceil(m / tm))
-            cache = 0.0
-            if cache_rate > 0.0:
-                operands = tm * op.element_bytes + tn * op.weight_bytes
-                streamed = tiles * operands * op.k / eff.multicast
-                if split > 1.0:
-                    streamed += split * active * m * op.n * 8.0
-                ingested = waves * operands * depth * unit.cores / eff.core_bandwidth
-                cache = max(streamed, ingested) / cache_rate
-            reach = min(1.0, active * columns * split / (eff.saturating_share * unit.cores))
-            memory = memory_s / reach
+            compute = waves * (work * (depth + fill) + eff.fill_s) + expanding
+            streamed = tiles * operands * op.k
+            if split > 1.0:
+                streamed += split * active * m * op.n * 8.0
+            cache = max(streamed, waves * operands * depth * unit.cores / eff.core_bandwidth) / cache_rate
+            memory = memory_s / min(1.0, active * columns * split / saturating)
             summing = eff.reduction_s if split > 1.0 else 0.0
             if max(compute, memory, cache) + summing >= best:
                 continue
@@ -341,17 +355,25 @@ def op_on_unit(
         if pairs <= 0.0 or sequences <= 0.0:
             return 0.0
         pair_flops = flops / (pairs * op.heads)
+        narrow = op.weight_bytes < NARROW_BYTES
         if query > 1.0:
-            floor_s = eff.prefill.floor_s
+            prefill = eff.prefill[NARROW_PREFILL if narrow else USUAL]
+            floor_s = prefill.floor_s
+            store_s = 0.0
+            if prefill.store > 0.0 and op.stored > 0.0:
+                copied = sequences * query * op.stored * (op.element_bytes + op.weight_bytes)
+                store_s = memory_time(bandwidth, at, place, 0.0, copied, 0.0, times)
+                memory_time(bandwidth, at, place, weight, cache, spill, times)
             time, compute = prefill_attention(
-                op, pair_flops, sequences, query, pairs, context, unit, rate, memory_s, cache_s, eff.prefill
+                op, pair_flops, sequences, query, pairs, context, unit, rate, memory_s, cache_s, store_s, prefill
             )
         else:
             # The cache is read whole, and the new position written.
             key_s = memory_time(bandwidth, at, place, 0.0, cache, 0.0, times)
             key_s /= (context + sequences) * max(1.0, op.kv_heads)
             memory_time(bandwidth, at, place, weight, cache, spill, times)
-            row = eff.single if op.heads <= op.kv_heads else eff.decode
+            which = SINGLE if op.heads <= op.kv_heads else USUAL
+            row = eff.decode[NARROW_DECODE if narrow else which]
             floor_s = row.floor_s
             time, compute = decode_attention(op, pair_flops, sequences, context, unit, rate, memory_s, key_s, row)
         record[R_COMPUTE] = compute

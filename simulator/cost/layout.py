@@ -62,6 +62,8 @@ PLACE_WEIGHT, PLACE_CACHE, PLACE_ACTIVATION, NUM_PLACES = range(4)
 S_TTFT, S_TPOT, S_PREFILL_J, S_STEP_J, S_FAILED, S_PREFILL_DEVICE, S_STEP_DEVICE, NUM_STATIC = range(8)
 
 
+NARROW_BYTES = 1.5
+"""Elements of fewer bytes are narrow: 8 bits and their share of scales."""
 Floats = Any
 """A list of floats for the interpreter, an array for Numba."""
 
@@ -84,11 +86,15 @@ class OpRow(NamedTuple):
     element_bytes: float
     """Of the moving operand."""
     weight_bytes: float
-    """Of one stored weight."""
+    """Of one stored weight; of attention, of one element of the cache."""
+    stored: float
+    """Elements that attention appends to the cache per new token; 0 where another op does."""
     dequantized: float
     """Weight elements that are expanded before they are multiplied."""
     rounded: float
     """1 if a pass of its own rounds the input of 16 bits to the narrow format it is multiplied in; 2 if by groups."""
+    scaled: float
+    """1 for a product of 8 bits whose weights have scales by groups: other kernels than with one scale."""
     phase: float
     collective: float
     causal: float
@@ -119,6 +125,8 @@ class UnitRow(NamedTuple):
     cache_bytes: float
     cache_joules_per_byte: float
     launch_s: float
+    multicast: float
+    """Neighbouring cores that share one read of an operand from that cache."""
 
 
 class PrefillRow(NamedTuple):
@@ -133,6 +141,8 @@ class PrefillRow(NamedTuple):
     bandwidth: float
     sharpness: float
     floor_s: float
+    store: float
+    store_row_s: float
 
 
 class DecodeRow(NamedTuple):
@@ -169,6 +179,11 @@ class ExpertsRow(NamedTuple):
     skew: float
 
 
+# Rows of `Efficiency.prefill` and `Efficiency.decode`.
+USUAL, NARROW_PREFILL = range(2)
+SINGLE, NARROW_DECODE = range(1, 3)
+
+
 class Efficiency(NamedTuple):
     """The calibrated efficiencies of one machine under one engine."""
 
@@ -184,11 +199,14 @@ class Efficiency(NamedTuple):
     gemm_floor_s: float
     tuned: float
     narrow_tuned: float
+    scaled_compute: float
+    scaled_tuned: float
+    """As `narrow_compute` and `narrow_tuned`, with scales by groups."""
     reduction_s: float
-    prefill: PrefillRow
-    decode: DecodeRow
-    single: DecodeRow
-    """Decode where every query head has a KV head of its own."""
+    prefill: Any
+    """Rows of PrefillRow: of the usual kernel, and of that which reads a cache of 8 bits per element or fewer."""
+    decode: Any
+    """Rows of DecodeRow: of the usual kernel, where every query head has a KV head of its own, and with such a cache."""
     rounding: RoundingRow
     experts: ExpertsRow
     elementwise_bandwidth: float

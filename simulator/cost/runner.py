@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from simulator.cost import batches, steps
 from simulator.cost.layout import NUM_STATIC, R_ENERGY, HostRow, Scratch, Tables
-from simulator.cost.table import Table, as_arrays, flat
+from simulator.cost.table import Table, as_arrays, compiled_efficiency, flat
 
 COMPILE_AFTER_CALLS = 40
 """Loading the compiled arithmetic takes as long as some forty interpreted predictions."""
@@ -33,7 +33,19 @@ class StaticBatch(NamedTuple):
 class Runner:
     """Evaluates a table at steps and at static batches."""
 
-    __slots__ = ("_batches", "_calls", "_compiled", "_places", "_rows", "_stages", "_steps", "host", "scratch", "table")
+    __slots__ = (
+        "_batches",
+        "_calls",
+        "_compiled",
+        "_efficiency",
+        "_places",
+        "_rows",
+        "_stages",
+        "_steps",
+        "host",
+        "scratch",
+        "table",
+    )
 
     def __init__(self, table: Table, host: HostRow, stages: int = 1) -> None:
         self.table, self.host = table, host
@@ -43,6 +55,7 @@ class Runner:
         self._steps: Any = steps
         self._batches: Any = batches
         self._rows: dict[str, Any] = flat(table)
+        self._efficiency = table.efficiency
         self._places: dict[Shares, Tables] = {}
         columns, memories = table.columns, len(table.memory_names)
         self.scratch = Scratch(
@@ -67,6 +80,7 @@ class Runner:
 
         self._steps, self._batches = arithmetic()
         self._rows = as_arrays(self.table)
+        self._efficiency = compiled_efficiency(self.table.efficiency)
         self._places = {}
         self.scratch = Scratch(*(np.zeros(np.shape(buffer)) for buffer in self.scratch))
         self._compiled = True
@@ -120,7 +134,7 @@ class Runner:
                 **self._rows,
                 place=place,
                 copies=copies,
-                efficiency=self.table.efficiency,
+                efficiency=self._efficiency,
                 power=self.table.power,
                 host=self.host,
             )

@@ -18,6 +18,7 @@ from simulator.cost.layout import (
     COLLECTIVE,
     DECODE,
     FLOPS,
+    NARROW_BYTES,
     NUM_AMOUNTS,
     NUM_FEATURES,
     R_CACHE,
@@ -179,7 +180,7 @@ def add_op(
         saved = 0.0
         if t.power.tdp_w > 0.0:
             core_s = max(s.trial[R_COMPUTE], s.trial[R_CACHE]) * t.power.compute_clock
-            if op.dequantized <= 0.0 and max(op.element_bytes, op.weight_bytes) <= 1.0:
+            if op.dequantized <= 0.0 and max(op.element_bytes, op.weight_bytes) < NARROW_BYTES:
                 core_s *= t.efficiency.narrow_compute
             time, clock, squared = sustained(time, core_s, core_j, memory_j, t.power)
             saved = 1.0 - squared

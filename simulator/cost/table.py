@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from simulator.cost.efficiency import Engine
+from simulator.cost.formats import multiplied, usable_dtype
 from simulator.cost.layout import (
     ACTIVATION_BYTES,
     CACHE_BYTES,
@@ -34,25 +35,6 @@ from simulator.graph.op import BITS, Graph, Op
 from simulator.graph.step import ZERO, Amount
 from simulator.mapping.machine import Machine, Unit
 from simulator.spec.engine import Calibration
-
-_WIDER: dict[str, tuple[str, ...]] = {
-    "int1": ("int2", "int4", "int8", "fp16", "bf16", "tf32", "fp32"),
-    "int2": ("int4", "int8", "fp16", "bf16", "tf32", "fp32"),
-    "int3": ("int4", "int8", "fp16", "bf16", "tf32", "fp32"),
-    "int4": ("int8", "fp16", "bf16", "tf32", "fp32"),
-    "int8": ("int16", "fp16", "bf16", "tf32", "fp32", "int32"),
-    "int16": ("fp32", "int32"),
-    "fp4": ("fp6", "fp8", "fp16", "bf16", "tf32", "fp32"),
-    "fp6": ("fp8", "fp16", "bf16", "tf32", "fp32"),
-    "fp8": ("fp16", "bf16", "tf32", "fp32"),
-    "fp16": ("bf16", "tf32", "fp32"),
-    "bf16": ("fp16", "tf32", "fp32"),
-    "tf32": ("fp32",),
-    "fp32": ("tf32", "fp64"),
-    "int32": ("fp32", "fp64"),
-    "fp64": (),
-}
-"""Formats that do the work of one that a unit lacks, nearest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,15 +156,6 @@ def _label(op: Op) -> str:
     return parts[-1] if parts else op.name
 
 
-def usable_dtype(dtype: str, unit: Unit) -> str | None:
-    """The format in which a unit does work of `dtype`: the fastest of its own and the wider ones; None if there is none."""
-    known = [candidate for candidate in (dtype, *_WIDER.get(dtype, ())) if candidate in unit.peak_flop_per_s]
-    if not known:
-        return None
-    wider = [candidate for candidate in known if BITS[candidate] > BITS[known[0]]]
-    return max([known[0], *wider], key=lambda candidate: unit.peak_flop_per_s[candidate])
-
-
 def check_runnable(table: Table, graph: Graph, machine: Machine) -> None:
     """Raises UnsupportedError if no unit can run some op at all: for its kind of work, or for its number format."""
     for op, rates in zip(table.ops, table.rates, strict=True):
@@ -215,6 +188,7 @@ def _op_row(op: Op, engine: Engine, parts: tuple[str, ...]) -> OpRow:
     narrow = (
         [t for t in op.tensors if t.role == "weight" and BITS[t.dtype] < BITS[op.dtype]] if op.kind == "gemm" else []
     )
+    stored = next((t for t in op.tensors if t.role == "weight" or (t.role == "kv" and op.kind == "attention")), None)
     return OpRow(
         kind=float(KINDS[op.kind]),
         repeat=float(op.repeat),
@@ -227,9 +201,11 @@ def _op_row(op: Op, engine: Engine, parts: tuple[str, ...]) -> OpRow:
         heads=float(op.heads),
         kv_heads=float(op.kv_heads),
         element_bytes=input_bytes,
-        weight_bytes=next((t.bytes_per_element for t in op.tensors if t.role == "weight"), input_bytes),
+        weight_bytes=stored.bytes_per_element if stored else input_bytes,
+        stored=stored.write.tokens if stored else 0.0,
         dequantized=sum(t.read.const for t in narrow) * op.expansion,
         rounded=_rounded(op, input_bytes) if engine.rounds_inputs else 0.0,
+        scaled=1.0 if _rounded(op, input_bytes) > 1.0 else 0.0,
         phase=float(PHASES[op.phase]),
         collective=float(COLLECTIVES[op.collective]) if op.collective else 0.0,
         causal=1.0 if span.causal else 0.0,
@@ -268,7 +244,7 @@ def _amounts(op: Op) -> list[Amount]:
 def _rate(op: Op, unit: Unit, machine: Machine) -> float:
     if not _runs(op, unit) or any(_covers(other, unit, op) for other in machine.units):
         return 0.0
-    dtype = usable_dtype(op.dtype, unit)
+    dtype = usable_dtype(multiplied(op), unit)
     return unit.peak_flop_per_s[dtype] if dtype else 0.0
 
 
@@ -295,7 +271,7 @@ def _covers(other: Unit, unit: Unit, op: Op) -> bool:
 
 def _joules(op: Op, unit: Unit, machine: Machine) -> float:
     """J/FLOP in the format used: the file's, or scaled by bits from another's, or 40% of the dynamic power at peak."""
-    dtype = usable_dtype(op.dtype, unit)
+    dtype = usable_dtype(multiplied(op), unit)
     if dtype is None:
         return 0.0
     if dtype in unit.joules_per_flop:
@@ -321,10 +297,13 @@ def _chip_joules(unit: Unit, transport: float) -> tuple[float, ...]:
 
 
 def unit_rows(machine: Machine, engine: Engine, calibration: Calibration) -> list[UnitRow]:
-    """The units of a machine as the arithmetic reads them, with the calibrated launch."""
+    """The units of a machine as the arithmetic reads them, with the calibrated launch: cycles, at the device's own clock."""
     own = calibration.engines.get(engine.name)
     launch = (own.launch if own else None) or calibration.launch
     launch_s = launch.value if launch else None
+    clock_hz = max(unit.clock_hz for unit in machine.units if unit.part == machine.units[0].part)
+    if launch_s and calibration.clock and clock_hz:
+        launch_s *= calibration.clock.value / clock_hz
     return [_unit_row(unit, machine, 0.0 if engine.ideal else launch_s) for unit in machine.units]
 
 
@@ -353,6 +332,7 @@ def _unit_row(unit: Unit, machine: Machine, launch_s: float | None) -> UnitRow:
         cache_bytes=last.capacity_bytes if last else 0.0,
         cache_joules_per_byte=(last.joules_per_byte or 0.0) if last else 0.0,
         launch_s=unit.launch_s if launch_s is None else launch_s,
+        multicast=unit.multicast,
     )
 
 
@@ -379,14 +359,25 @@ def flat(table: Table) -> dict[str, Any]:
     }
 
 
+def _records(rows: Sequence[Any]) -> Any:
+    """NamedTuples of floats as an array with their fields."""
+    import numpy as np
+
+    return np.array([tuple(row) for row in rows], dtype=np.dtype([(field, "f8") for field in rows[0]._fields]))
+
+
+def compiled_efficiency(found: Efficiency) -> Efficiency:
+    """The same with arrays of rows, for the compiled arithmetic."""
+    return found._replace(prefill=_records(found.prefill), decode=_records(found.decode))
+
+
 def as_arrays(table: Table) -> dict[str, Any]:
     """The same as NumPy arrays, for the compiled arithmetic."""
     import numpy as np
 
     def array(name: str, values: Sequence[Any]) -> Any:
         if name in ("ops", "units", "links"):
-            dtype = np.dtype([(field, "f8") for field in values[0]._fields])
-            return np.array([tuple(row) for row in values], dtype=dtype)
+            return _records(values)
         return np.array(values, dtype=np.int64 if name in ("all", "dense", "attending") else np.float64)
 
     return {name: array(name, values) for name, values in flat(table).items()}

@@ -52,6 +52,9 @@ class Unit:
     joules_per_flop: dict[str, float]
     launch_s: float
     host_launch_s: float
+    multicast: float = 1.0
+    clock_hz: float = 0.0
+    """0 where no file says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,13 +227,8 @@ def _assemble(
 
 
 def _memory(memory: Memory, part: _Placed, of_main: bool) -> MemoryLevel:
-    holds: frozenset[str]
-    if memory.name in part.holds:
-        holds = frozenset(part.holds[memory.name])
-    elif memory.holds is not None:
-        holds = frozenset(memory.holds)
-    else:
-        holds = frozenset(_MAIN_HOLDS) if memory.kind == "main" else frozenset()
+    stated = part.holds.get(memory.name, memory.holds)
+    usual = _MAIN_HOLDS if memory.kind == "main" else ()
     return MemoryLevel(
         name=memory.name,
         part=part.name,
@@ -238,7 +236,7 @@ def _memory(memory: Memory, part: _Placed, of_main: bool) -> MemoryLevel:
         capacity_bytes=memory.capacity.value * part.per_rank,
         bytes_per_s=memory.bandwidth.value * part.per_rank,
         joules_per_byte=memory.energy.value if memory.energy else None,
-        holds=holds,
+        holds=frozenset(usual if stated is None else stated),
         technology=memory.technology or memory.kind,
         of_main=of_main,
         geometry=memory.geometry,
@@ -270,7 +268,7 @@ def _unit(
         energies.append(energy + stored)
     overhead = part.spec.overhead
     launch = float(unit.launch or (overhead.launch if overhead else None) or 0.0)
-    tile = unit.tile or ([128, 128] if unit.kind == "matrix" else [16, 16])
+    tile = unit.tile or ([128, 128])
     return Unit(
         name=f"{part.name}.{unit.name}" if part.name else unit.name,
         part=part.name,
@@ -287,6 +285,8 @@ def _unit(
         joules_per_flop={dtype: energy.value for dtype, energy in unit.energy.items()},
         launch_s=launch,
         host_launch_s=float(overhead.host_launch) if overhead and overhead.host_launch else launch,
+        multicast=unit.multicast.value if unit.multicast else 1.0,
+        clock_hz=unit.clock.value if unit.clock else 0.0,
     )
 
 

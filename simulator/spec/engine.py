@@ -12,7 +12,7 @@ from pydantic import Field
 
 from simulator.spec.hardware import DeviceClass, Source
 from simulator.spec.loader import Spec
-from simulator.spec.quantity import Count, EnergyPerByte, Fraction, Size, Time
+from simulator.spec.quantity import Count, EnergyPerByte, Fraction, Frequency, Size, Time
 
 
 class Chain(Spec):
@@ -124,6 +124,11 @@ class PrefillEfficiency(Spec):
     """`sharpness` of prefill: 1 where a block reads, computes and writes in turn."""
     floor: Time
     """Shortest time of the kernel besides its launch."""
+    store: Fraction | None = None
+    """Share of the memory bandwidth of a pass of its own that copies new keys and values to the cache; none where it is
+    not given."""
+    store_row: Time | None = None
+    """Time that this pass takes one core for each token, however few its keys."""
 
 
 class DecodeEfficiency(Spec):
@@ -162,6 +167,11 @@ class AttentionEfficiency(Spec):
     decode: DecodeEfficiency
     single: DecodeEfficiency | None = None
     """Decode where every query head has a KV head of its own, if that is another kernel."""
+    narrow_prefill: PrefillEfficiency | None = None
+    """Prefill with a cache of 8 bits or fewer, if that is another kernel; shares of the rate of FP8, where the cache is in
+    it and the unit has it."""
+    narrow: DecodeEfficiency | None = None
+    """Decode with a cache of 8 bits or fewer, if that is another kernel."""
 
 
 class RoundingEfficiency(Spec):
@@ -211,6 +221,10 @@ class EngineEfficiency(Spec):
     """Kernels of products are chosen among all tiles and splits; otherwise by the rows alone, and never split."""
     narrow_tuned: bool = True
     """The same for products of operands of 8 bits or fewer."""
+    scaled_compute: Fraction | None = None
+    """As `narrow_compute`, of products of 8 bits whose weights have scales by groups; as that where it is not given."""
+    scaled_tuned: bool = True
+    """The same for these products."""
 
 
 class Calibration(Spec):
@@ -253,8 +267,11 @@ class Calibration(Spec):
     """A further pass that sums the parts of a product split along k, or of a cache split among blocks; 0 for none."""
     launch: Time | None = None
     """Replaces the device's own `overhead.launch`: kernel to kernel, with the tail of the one and the ramp of the next."""
+    clock: Frequency | None = None
+    """Highest clock of the device that `launch` was found on. A launch is a number of cycles: it takes less time where the
+    clock is higher. Default: `launch` is a time."""
     multicast: Count
-    """Neighbouring cores that share one read of an operand from the cache (thread block clusters, systolic rows)."""
+    """Neighbouring cores that share one read of an operand from the cache, on top of the units' own `multicast`."""
     sharpness: Count
     """Exponent p of the soft maximum (a^p + b^p)^(1/p) of compute and memory time; high means that they overlap fully."""
     dequantize: Count

@@ -60,6 +60,9 @@ class ComputeUnit(Spec):
     """Clock at which `peak` holds."""
     tile: list[int] | None = Field(None, min_length=2, max_length=3)
     """Largest output tile [m, n] or [m, n, k] of one core, or the rows and columns of a systolic array."""
+    multicast: Count | None = None
+    """Neighbouring cores that libraries let share one read of an operand from the last cache (thread block clusters).
+    Default: 1."""
     runs: list[Work] | None = None
     """Ops it can run. Default: matrix: gemm, gemv, attention. vector, scalar: all."""
     near: str | None = None

@@ -56,7 +56,7 @@ class Point:
 
 def roofs(prediction: Prediction) -> list[Roof]:
     """Every limit that an op of the prediction meets, memories first, without two of the same name and rate."""
-    from simulator.cost.table import usable_dtype
+    from simulator.cost.formats import usable_dtype
     from simulator.mapping.machine import load_machine
 
     predictor = _predictor(prediction)

@@ -16,7 +16,7 @@ UNIT = UnitRow(*[0.0] * len(UnitRow._fields))._replace(cores=CORES, vector_flop_
 GROUPED = OpRow(*[0.0] * len(OpRow._fields))._replace(kind=float(ATTENTION), heads=32.0, kv_heads=8.0, causal=1.0)
 PREFILL = PrefillRow(
     compute=0.5, softmax=0.0, query_tile=128.0, key_tile=1.0, block_s=0.0, tail=0.0, bandwidth=1.0, sharpness=100.0,
-    floor_s=0.0,
+    floor_s=0.0, store=0.0, store_row_s=0.0,
 )  # fmt: skip
 DECODE = DecodeRow(
     bandwidth=0.9, core_bandwidth=1.0, key_tile=1.0, block_s=0.0, least_tiles=1.0, most_splits=1000.0, reduction_s=0.0,
@@ -25,11 +25,16 @@ DECODE = DecodeRow(
 
 
 def prefill_s(
-    sequences: float, query: float, row: PrefillRow = PREFILL, op: OpRow = GROUPED, past: float = 0.0
+    sequences: float,
+    query: float,
+    row: PrefillRow = PREFILL,
+    op: OpRow = GROUPED,
+    past: float = 0.0,
+    store_s: float = 0.0,
 ) -> float:
     pairs = sequences * query * (past + (query + 1.0) / 2.0)
     context = sequences * (past + query)
-    return prefill_attention(op, 4.0 * HEAD, sequences, query, pairs, context, UNIT, PEAK, 0.0, 0.0, row)[0]
+    return prefill_attention(op, 4.0 * HEAD, sequences, query, pairs, context, UNIT, PEAK, 0.0, 0.0, store_s, row)[0]
 
 
 def decode_s(
@@ -56,6 +61,13 @@ def test_softmax_adds_vector_work_to_every_score() -> None:
     assert more == pytest.approx(20.0 * scores / UNIT.vector_flop_per_s, rel=0.03)
 
 
+def test_copying_keys_to_the_cache_comes_on_top() -> None:
+    row = PREFILL._replace(store=0.5, store_row_s=1e-6)
+    more = prefill_s(4, 1000.0, row, store_s=1e-5) - prefill_s(4, 1000.0)
+    assert more == pytest.approx(2e-5 + 4000 * 1e-6 / CORES)
+    assert prefill_s(4, 1000.0, row) == prefill_s(4, 1000.0)
+
+
 def test_one_block_takes_as_long_as_a_wave_of_them() -> None:
     one = GROUPED._replace(heads=1.0, kv_heads=1.0)
     wave = GROUPED._replace(heads=CORES, kv_heads=CORES)
@@ -68,7 +80,7 @@ def test_a_window_bounds_the_work_of_every_query() -> None:
 
     def seconds(query: float) -> float:
         pairs = 1024.0 * 1025.0 / 2.0 + (query - 1024.0) * 1024.0
-        return prefill_attention(windowed, 4.0 * HEAD, 1.0, query, pairs, query, UNIT, PEAK, 0.0, 0.0, PREFILL)[0]
+        return prefill_attention(windowed, 4.0 * HEAD, 1.0, query, pairs, query, UNIT, PEAK, 0.0, 0.0, 0.0, PREFILL)[0]
 
     assert seconds(65536.0) / seconds(32768.0) == pytest.approx(2.0, rel=0.05)
     assert seconds(32768.0) < 0.15 * prefill_s(1, 32768.0)
