@@ -85,6 +85,7 @@ class Predictor:
             step_s=engine.host_step_s,
             prefill_s=engine.host_prefill_s,
             per_sequence_s=engine.host_per_sequence_s,
+            stream_s=engine.stream_per_sequence_s,
             kernel_s=max((unit.host_launch_s for unit in machine.units), default=0.0) * engine.kernel_host_factor,
             gap_s=engine.kernel_gap_s,
             graph_decode=float(engine.graph_decode or engine.ideal),
