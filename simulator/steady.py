@@ -25,6 +25,8 @@ from simulator.cost.layout import (
 from simulator.errors import ScenarioError, UnsupportedError
 from simulator.mapping.place import Need
 from simulator.predict import Predictor
+from simulator.result import Prediction
+from simulator.run import BatchRun
 from simulator.scenario import check_lengths
 from simulator.sweep import needs, stays_home
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from simulator.cost.runner import Shares
+    from simulator.spec.interval import Regime
 
 COLUMNS = (
     "concurrency", "running", "requests_per_s", "ttft_s", "tpot_s", "e2el_s", "step_s", "decode_step_s", "prompt_step_s",
@@ -100,6 +103,49 @@ def steady(
     most = max_concurrency(predictor, input_tokens, output_tokens)
     running = min(concurrency, most) if most else concurrency
     return _state(predictor, concurrency, running, most, input_tokens, output_tokens, waves)
+
+
+def predict_steady(
+    predictor: Predictor, *, concurrency: int, input_tokens: int, output_tokens: int, waves: int = 0
+) -> Prediction:
+    """`steady` under the keys of a prediction, whose batch are the requests in flight.
+
+    Its cache is what they hold in steady state, its energy that of as many requests, its intervals those of steady serving.
+    """
+    state = steady(
+        predictor, concurrency=concurrency, input_tokens=input_tokens, output_tokens=output_tokens, waves=waves
+    )
+    batch = predictor.predict(concurrency, input_tokens, output_tokens)
+    need = _need(predictor, math.ceil(state.running / predictor.resolved.parallelism.dp), input_tokens, output_tokens)
+    generated = state.output_tokens_per_s / state.requests_per_s
+    assert isinstance(batch.run, BatchRun)
+    return replace(
+        batch,
+        ttft_s=state.ttft_s,
+        tpot_s=state.tpot_s,
+        e2el_s=state.e2el_s,
+        output_tokens_per_s=state.output_tokens_per_s,
+        total_tokens_per_s=state.total_tokens_per_s,
+        kv_bytes=need.cache * batch.devices,
+        activation_bytes=need.activation * batch.devices,
+        fits=state.fits,
+        energy_j=state.energy_j_per_output_token * generated * concurrency,
+        energy_j_per_output_token=state.energy_j_per_output_token,
+        power_w=state.power_w,
+        usd_per_million_output_tokens=predictor.usd_per_million_tokens(state.output_tokens_per_s, state.power_w),
+        turns=1,
+        run=SteadyRun(*(getattr(batch.run, name) for name in BatchRun.__slots__)),
+    )
+
+
+class SteadyRun(BatchRun):
+    """The batch behind a prediction of steady serving."""
+
+    __slots__ = ()
+
+    def interval(self, prediction: Prediction, regime: Regime = "steady") -> dict[str, tuple[float, float]]:
+        """Each quantity between the ratios of steady serving."""
+        return BatchRun.interval(self, prediction, regime)
 
 
 def steady_at_rate(
@@ -262,7 +308,13 @@ def _check(predictor: Predictor, concurrency: int, input_tokens: int, output_tok
 
 
 def _state(
-    predictor: Predictor, concurrency: int, running: int, most: int, input_tokens: int, output_tokens: int, waves: int = 0
+    predictor: Predictor,
+    concurrency: int,
+    running: int,
+    most: int,
+    input_tokens: int,
+    output_tokens: int,
+    waves: int = 0,
 ) -> SteadyState:
     """The state with `running` requests at work."""
     flight = math.ceil(running / predictor.resolved.parallelism.dp)
@@ -273,7 +325,9 @@ def _state(
     else:
         placement = predictor.placer.place(need, predictor.options[0])
     beside = _beside(predictor, flight, start, generated, source, placement.shares)
-    served = predictor.runner.serve((flight, start, generated, source), *_policy(predictor), placement.shares, beside, waves)
+    served = predictor.runner.serve(
+        (flight, start, generated, source), *_policy(predictor), placement.shares, beside, waves
+    )
     if served[V_FAILED] >= 0:
         raise predictor.cannot_run(int(served[V_FAILED]))
     found = _columns(predictor, concurrency, running, input_tokens, generated, served, flight)

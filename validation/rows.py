@@ -29,6 +29,10 @@ GGUF_ENGINES = frozenset({"llama.cpp"})
 """Engines that read GGUF files and divide a model by its layers."""
 STEADY = re.compile(r"steady serving|includes queueing|trace arrivals|\bmax BS=")
 """What the notes of a row of steady serving say."""
+CLIENTS = re.compile(r"\bconcurrency=")
+"""What they say where so many clients began at once, each sending its next request when the last is answered."""
+WAVES = 10
+"""Requests that each client of a benchmark sends, where the table does not say: the custom of the public ones."""
 YEARS = Path(__file__).parent / "measured" / "years.csv"
 """When the runs of each source were made, where it states that."""
 ONE_NODE = 8
@@ -49,6 +53,8 @@ class Resolved:
     """The row states no lengths, and the usual ones were put in their place."""
     steady: bool = False
     """Measured at a steady concurrency: prompts arrive one by one, and TTFT includes queueing."""
+    waves: int = 0
+    """Of steady rows: requests that each client sends, if all begin at once; 0 where they are spread evenly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +116,8 @@ def resolve_row(row: Mapping[str, Any], assumed_tokens: int = 0) -> Resolved:
         images=1 if "task=mllm" in notes and load_model(model).vision is not None else 0,
         max_context=LONGEST,
     )
-    return Resolved(scenario, hardware, framework, routed, assumed, bool(STEADY.search(notes)))
+    waves = WAVES if CLIENTS.search(notes) else 0
+    return Resolved(scenario, hardware, framework, routed, assumed, bool(STEADY.search(notes)), waves)
 
 
 def degrees(row: Mapping[str, Any], routed: bool, by_layers: bool = False) -> Degrees:

@@ -161,7 +161,15 @@ def serve(
 
 
 def serve_grid(
-    points: Any, budget: float, mixes: float, beside: Any, waves: float, stages: float, t: Tables, s: Scratch, answers: Any
+    points: Any,
+    budget: float,
+    mixes: float,
+    beside: Any,
+    waves: float,
+    stages: float,
+    t: Tables,
+    s: Scratch,
+    answers: Any,
 ) -> None:
     """`serve` at many points: rows of (requests at work, prompt, output, source), best in order of requests at work."""
     dense_flight = -1.0
