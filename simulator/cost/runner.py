@@ -77,6 +77,11 @@ class Runner:
         self.scratch = Scratch(*(np.zeros(np.shape(buffer)) for buffer in self.scratch))
         self._compiled = True
 
+    def rehost(self, host: HostRow) -> None:
+        """Replace what the host adds to a step."""
+        self.host = host
+        self._places = {}
+
     def static_batch(self, batch: float, prompt: float, output: float, source: float, shares: Shares) -> StaticBatch:
         """A batch prefilled and decoded together (`batches.static_batch`)."""
         tables = self._tables(shares)
