@@ -62,7 +62,7 @@ class Engine:
 def load_engine(name: str) -> Engine:
     """The engine of that name or alias. A version or a year after the name chooses among its releases.
 
-    >>> load_engine("vLLM 0.12.0").name, load_engine("vLLM 0.5.2").name, load_engine("vLLM (Splitwise, 2023)").name
+    >>> load_engine("vLLM 0.18.0").name, load_engine("vLLM 0.5.2").name, load_engine("vLLM (Splitwise, 2023)").name
     ('vllm', 'vllm-v0', 'vllm-2023')
     """
     words = name.split()
