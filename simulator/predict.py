@@ -10,7 +10,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from simulator.cost.efficiency import efficiency, unsplit
+from simulator.cost.efficiency import Engine, efficiency, unsplit
 from simulator.cost.layout import HostRow
 from simulator.cost.price import hourly_price
 from simulator.cost.runner import Runner, Shares, StaticBatch
@@ -18,6 +18,7 @@ from simulator.cost.table import build_table, check_runnable
 from simulator.errors import ScenarioError, UnsupportedError
 from simulator.graph.op import Graph
 from simulator.mapping.footprint import CacheSize, cache_size, score_bytes, weight_bytes, workspace_rows
+from simulator.mapping.machine import Machine
 from simulator.mapping.parts import parts_of
 from simulator.mapping.place import Need, Placement, Placer, Policy
 from simulator.result import Prediction
@@ -81,17 +82,7 @@ class Predictor:
         self._efficiency = efficiency(machine, engine, calibration)
         if not self.recipe.splits_context:
             self._efficiency = unsplit(self._efficiency)
-        plain_host = HostRow(
-            step_s=engine.host_step_s,
-            prefill_s=engine.host_prefill_s,
-            per_sequence_s=engine.host_per_sequence_s,
-            kernel_s=max((unit.host_launch_s for unit in machine.units), default=0.0) * engine.kernel_host_factor,
-            gap_s=engine.kernel_gap_s,
-            graph_decode=float(engine.graph_decode or engine.ideal),
-            graph_prefill=float(engine.graph_prefill or engine.ideal),
-            max_tokens=engine.max_batched_tokens,
-        )
-        self.host = scheduled(plain_host, self.recipe)
+        self.host = scheduled(host_row(machine, engine), self.recipe)
         self.helpers = Helpers(resolved.scenario, self.recipe, machine, parallelism.tp * parallelism.dp)
         self.graph = shard(model.graph, parallelism)
         self.runner = self._runner(self.graph, parallelism.pp)
@@ -193,11 +184,11 @@ class Predictor:
 
     def _turn(self, sequences: int, repeats: int, prompt: float, output: int, source: float) -> Turn:
         need = self.need(sequences, prompt, prompt + output, source)
-        placement, static = self._fastest(need, sequences, prompt, output, source)
+        placement, static = self.fastest(need, sequences, prompt, output, source)
         scratch = self.runner.scratch
         prefill, decode = tuple(scratch.prefill), tuple(scratch.decode)
         scenario = self.resolved.scenario
-        side_s, side_j = self._sides(sequences, source, scenario.images, placement.shares)
+        side_s, side_j = self.sides(sequences, source, scenario.images, placement.shares)
         if self.plain:
             return Turn(sequences, repeats, placement, static, static.ttft_s + side_s, side_j, prefill, decode)
         if self.schedule.chunk_tokens and output > 1:
@@ -252,7 +243,7 @@ class Predictor:
             for rule, _, _, (weight, kept) in self._parts
         )
 
-    def _fastest(
+    def fastest(
         self, need: Need, batch: int, prompt: float, output: int, source: float
     ) -> tuple[Placement, StaticBatch]:
         """The placement that fits and finishes first, and the batch timed with it."""
@@ -269,14 +260,18 @@ class Predictor:
             chosen = self.placer.place(need, self.options[0])
         static = self.runner.static_batch(batch, prompt, output, source, chosen.shares)
         if static.failed_op >= 0:
-            op, machine = self.runner.table.ops[int(static.failed_op)], self.resolved.machine
-            raise UnsupportedError(
-                f"'{op.name}' on {machine.name}: no unit that runs {op.kind} reaches its operands",
-                ["another placement (--place)", "an engine that uses further memories (--engine native)"],
-            )
+            raise self.cannot_run(int(static.failed_op))
         return chosen, static
 
-    def _sides(self, batch: int, source: float, images: int, shares: Shares) -> tuple[float, float]:
+    def cannot_run(self, op: int) -> UnsupportedError:
+        """The error of an op that no unit can run with its operands where they lie."""
+        return UnsupportedError(
+            f"'{self.runner.table.ops[op].name}' on {self.resolved.machine.name}: no unit that runs "
+            f"{self.runner.table.ops[op].kind} reaches its operands",
+            ["another placement (--place)", "an engine that uses further memories (--engine native)"],
+        )
+
+    def sides(self, batch: int, source: float, images: int, shares: Shares) -> tuple[float, float]:
         """Seconds and joules of the encoder and of the vision tower for the batch."""
         model = self.resolved.model
         if model.encoder is None and not images:
@@ -306,6 +301,22 @@ class Predictor:
             self.hourly.usd_per_hour * self.resolved.parallelism.devices + self.hourly.usd_per_kwh * power_w / 1000.0
         )
         return per_hour / 3600.0 / tokens_per_s * 1e6
+
+
+def host_row(machine: Machine, engine: Engine) -> HostRow:
+    """What an engine's host adds to a step on a machine."""
+    graphs = not engine.graph_architectures or machine.architecture in engine.graph_architectures
+    return HostRow(
+        step_s=engine.host_step_s,
+        prefill_s=engine.host_prefill_s,
+        per_sequence_s=engine.host_per_sequence_s,
+        stream_s=engine.stream_per_sequence_s,
+        kernel_s=max((unit.host_launch_s for unit in machine.units), default=0.0) * engine.kernel_host_factor,
+        gap_s=engine.kernel_gap_s,
+        graph_decode=float((engine.graph_decode and graphs) or engine.ideal),
+        graph_prefill=float((engine.graph_prefill and graphs) or engine.ideal),
+        max_tokens=engine.max_batched_tokens,
+    )
 
 
 def largest_operand(graph: Graph, rule: Rule) -> tuple[float, float]:

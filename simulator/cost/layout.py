@@ -61,6 +61,10 @@ PLACE_WEIGHT, PLACE_CACHE, PLACE_ACTIVATION, NUM_PLACES = range(4)
 # What `kernels.static_batch` returns.
 S_TTFT, S_TPOT, S_PREFILL_J, S_STEP_J, S_FAILED, S_PREFILL_DEVICE, S_STEP_DEVICE, NUM_STATIC = range(8)
 
+# What `serving.serve` returns, of one replica: seconds between completions, latencies, a mean step, one in which all decode,
+# one with prompts, share of the time that prompts add, joules of one rank per request.
+V_CYCLE, V_TTFT, V_TPOT, V_STEP, V_DECODE, V_PROMPT, V_SHARE, V_JOULES, V_FAILED, NUM_SERVED = range(10)
+
 
 NARROW_BYTES = 1.5
 """Elements of fewer bytes are narrow: 8 bits and their share of scales."""
@@ -263,6 +267,8 @@ class HostRow(NamedTuple):
     """Sequences that decode for each one that was prefilled."""
     hidden_link: float = 0.0
     """Share of the collectives that proceeds beside computation."""
+    stream_s: float = 0.0
+    """To stream a token of one sequence to its client, in the process that forms the steps."""
     hidden_copy: float = 1.0
     """Share of the copies from further memories that proceeds beside the rest."""
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from simulator.cost.efficiency import Engine
+from simulator.cost.efficiency import Engine, own_efficiency
 from simulator.cost.formats import multiplied, usable_dtype
 from simulator.cost.layout import (
     ACTIVATION_BYTES,
@@ -298,8 +298,7 @@ def _chip_joules(unit: Unit, transport: float) -> tuple[float, ...]:
 
 def unit_rows(machine: Machine, engine: Engine, calibration: Calibration) -> list[UnitRow]:
     """The units of a machine as the arithmetic reads them, with the calibrated launch: cycles, at the device's own clock."""
-    own = calibration.engines.get(engine.name)
-    launch = (own.launch if own else None) or calibration.launch
+    launch = own_efficiency(engine, calibration).launch or calibration.launch
     launch_s = launch.value if launch else None
     clock_hz = max(unit.clock_hz for unit in machine.units if unit.part == machine.units[0].part)
     if launch_s and calibration.clock and clock_hz:

@@ -39,7 +39,8 @@ def test_engines_load(path: Path) -> None:
     assert spec.name == path.stem
     assert load_engine(spec.name).name == spec.name
     for name in (spec.name, *spec.aliases):
-        assert load_engine(f"{name.upper()} 0.12.3").name == spec.name
+        assert load_engine(name.upper()).name == spec.name
+        assert load_engine(f"{name.upper()} 999.9").family == (spec.release.of if spec.release else spec.name)
     assert 0 < spec.memory_fraction.value <= 1
     assert 0 < spec.compute_factor.value <= 1
     assert 0 < spec.bandwidth_factor.value <= 1
