@@ -13,6 +13,9 @@ from simulator.errors import ScenarioError, UnknownNameError
 Resources = Literal["unit", "memory", "flash", "link", "host"]
 Fidelity = Literal["analytic", "event"]
 KINDS: tuple[Resources, ...] = get_args(Resources)
+Collectives = Literal["after", "tiles", "blocks", "halves"]
+"""after: nothing. tiles: it starts with the first tiles of what it exchanges, rather than with the last. blocks: the block
+that follows does not wait for it, the one after that does. halves: the other half of the tokens computes meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,10 @@ class Policy:
     """Routed experts are known before their layer (pre-gating); otherwise they are fetched on demand."""
     stream: bool = False
     """Only units of the main part compute: operands in further memories are brought to them, as offloading engines do."""
-    overlap_collectives: bool = False
-    """A collective starts with the first tiles of what it exchanges, rather than with the last."""
+    collectives: Collectives | None = None
+    """What runs beside an exchange among ranks; None: what the scenario's techniques say, or nothing."""
+    through_host: bool = False
+    """What a drive holds comes to the main part by way of the host's memory, in place of a direct transfer."""
     chunks: int = 16
     """Most pieces that the work of one op is cut into."""
 

@@ -95,6 +95,8 @@ class Schedule:
     """Between the two machines: the cache of every prompt crosses it."""
     hidden_link: float = 0.0
     """Share of the collectives that proceeds beside computation."""
+    link_beside: Literal["tiles", "blocks", "halves"] | None = None
+    """What they proceed beside, where a timeline tells."""
     passes: float = 1.0
     """Forward passes of one sample (denoising steps), for networks that generate no tokens."""
     padding: float = 1.0

@@ -194,7 +194,7 @@ def test_collectives_overlap() -> None:
     made, shares = built(CLASSES["gpus"])
     step = (Slice(4.0, 512.0),)
     plain = step_timeline(made, step, shares, Policy(), label="prefill").seconds
-    overlapped = step_timeline(made, step, shares, Policy(overlap_collectives=True), label="prefill").seconds
+    overlapped = step_timeline(made, step, shares, Policy(collectives="tiles"), label="prefill").seconds
     made.runner.step(step, shares)
     links = sum(
         float(record[R_TIME])
