@@ -17,7 +17,7 @@ from simulator.events.service import Flow, service, waves
 from simulator.events.tasks import Net, Resource, Section
 from simulator.events.terms import OpTerms, step_terms
 from simulator.events.transfers import Moves, Transfer, find_moves
-from simulator.graph.step import Slice, Step
+from simulator.graph.step import Step
 from simulator.predict import Predictor
 
 QUEUED_LAUNCHES = 1024

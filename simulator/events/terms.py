@@ -146,12 +146,14 @@ def _streams(
     weight = amounts[WEIGHT_BYTES].at(seen) * op.touched_share(seen.tokens)
     cache, activation = amounts[CACHE_BYTES].at(seen), amounts[ACTIVATION_BYTES].at(seen)
     written = _written_share(op, seen)
+    part = int(runner.table.rows[index].part)
+    rows = shares[4 * part - 1 : 4 * part + 2] if part else shares[:3]
     found = []
     for memory in range(memories):
         seconds = one[R_MEMORY + memory]
         if seconds <= 0.0:
             continue
-        parts = [size * row[memory] for size, row in zip((weight, cache, activation), shares, strict=True)]
+        parts = [size * row[memory] for size, row in zip((weight, cache, activation), rows, strict=True)]
         whole = sum(parts) or 1.0
         joules = one[R_MEMORY + memories + memory]
         cached = parts[1] / whole

@@ -18,7 +18,6 @@ from simulator.mapping.machine import Machine, Unit
 from simulator.mapping.parts import Part
 from simulator.predict import Predictor
 
-
 Names = tuple[str, ...]
 """Of the memories, with their part where two are called alike."""
 

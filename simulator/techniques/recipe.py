@@ -66,6 +66,10 @@ class Schedule:
     """Steps of the draft model per decode step."""
     draft_overlap: float = 0.0
     """Share of the drafting that proceeds beside the checking."""
+    draft_acceptance: float | None = None
+    """Chance that a drafted token is kept, where it is the same for each."""
+    draft_servers: int = 0
+    """Instances that check drafts while further ones are made; 0: drafting and checking take turns."""
     known_tokens: int = 0
     """Tokens at the start of every prompt whose keys and values exist already."""
     known_share: float = 0.0

@@ -15,7 +15,8 @@ from simulator.events.engine import simulate
 from simulator.events.layout import PICOSECONDS
 from simulator.events.lower import lower
 from simulator.events.policy import ANALYTIC, Policy, policy_from
-from simulator.events.simulation import explain_difference, simulate_scenario, step_timeline
+from simulator.events.simulation import simulate_scenario
+from simulator.events.steps import explain_difference, step_timeline
 from simulator.graph.step import Slice
 from simulator.predict import predictor
 from simulator.scenario import Scenario
