@@ -34,6 +34,7 @@ _OUTPUT = click.Path(dir_okay=False, path_type=Path)
     type=click.Choice(["after", "tiles", "blocks", "halves"]),
     help="What runs beside exchanges among ranks: nothing, tiles of their op, the next block, half of the tokens.",
 )
+@click.option("--units", metavar="NAME", help="Only units with this in their name compute, such as cpu.")
 @click.option("--through-host", is_flag=True, help="Drives reach the main device by way of the host's memory.")
 @click.option("--chunks", type=int, default=16, show_default=True, help="Most pieces that an op is cut into.")
 @click.option("--trace", type=_OUTPUT, help="FILE.json in the Trace Event Format, for ui.perfetto.dev.")
@@ -45,6 +46,7 @@ def command(
     prefetch_experts: bool,
     stream: bool,
     collectives: str | None,
+    units: str | None,
     through_host: bool,
     chunks: int,
     trace: Path | None,
@@ -71,6 +73,7 @@ def command(
         prefetch_experts=prefetch_experts,
         stream=stream,
         collectives=collectives,
+        units=units,
         through_host=through_host,
         chunks=chunks,
     )

@@ -38,6 +38,8 @@ class Policy:
     """Routed experts are known before their layer (pre-gating); otherwise they are fetched on demand."""
     stream: bool = False
     """Only units of the main part compute: operands in further memories are brought to them, as offloading engines do."""
+    units: str | None = None
+    """Only units with this in their name compute, such as `cpu`; None: all."""
     collectives: Collectives | None = None
     """What runs beside an exchange among ranks; None: what the scenario's techniques say, or nothing."""
     through_host: bool = False

@@ -17,8 +17,8 @@ from simulator.events.steps import (
     explain_difference,
     mixed_step,
     prefill_steps,
+    restricted,
     step_timeline,
-    streaming,
 )
 from simulator.events.timeline import Timeline
 from simulator.graph.step import Step
@@ -120,9 +120,7 @@ def simulate_scenario(scenario: Scenario, policy: Policy | None = None, *, expla
     `explain`: also what modelling each kind of resource adds to each step, which takes several times as long.
     """
     policy = policy or Policy()
-    built = predictor(scenario)
-    if policy.stream:
-        built = streaming(built)
+    built = restricted(predictor(scenario), policy)
     prediction = built.predict(scenario.batch, scenario.input_tokens, scenario.output_tokens)
     run = prediction.run
     assert isinstance(run, BatchRun)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from simulator.cost.batches import NODES
 from simulator.cost.runner import Shares
 from simulator.cost.steps import step_seconds
+from simulator.errors import ScenarioError
 from simulator.events.lower import lower
 from simulator.events.policy import ANALYTIC, KINDS, Policy, Resources
 from simulator.events.repeat import simulate_repeated
@@ -60,11 +61,20 @@ def explain_difference(built: Predictor, step: Step, shares: Shares, policy: Pol
     return found
 
 
-def streaming(built: Predictor) -> Predictor:
-    """The same scenario on a machine of which only the main part computes."""
+def restricted(built: Predictor, policy: Policy) -> Predictor:
+    """The same scenario on a machine of which only the main part, or only some units, compute. Raises ScenarioError."""
     machine = built.resolved.machine
+    if not policy.stream and policy.units is None:
+        return built
     main = next(memory.part for memory in machine.memories if memory.of_main)
-    units = tuple(unit for unit in machine.units if unit.part == main)
+    units = tuple(
+        unit
+        for unit in machine.units
+        if (unit.part == main or not policy.stream) and (policy.units is None or policy.units in unit.name)
+    )
+    if not units:
+        known = ", ".join(unit.name for unit in machine.units)
+        raise ScenarioError(f"{machine.name} has no unit '{policy.units}' that may compute; it has {known}")
     return Predictor(replace(built.resolved, machine=replace(machine, units=units)))
 
 
