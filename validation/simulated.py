@@ -17,6 +17,7 @@ from simulator.events.engine import Schedule
 from simulator.events.layout import PICOSECONDS
 from simulator.events.policy import Policy
 from simulator.events.simulation import Simulation, simulate_scenario
+from simulator.events.streams import StreamRun, stream
 from simulator.events.timeline import Timeline
 from validation.outcomes import Inference
 
@@ -66,9 +67,33 @@ class Simulated(Inference):
         if quantity in ("link_share", "prefill_link_share"):
             step = self._step(quantity.startswith("prefill"))
             return sum(use.critical_s for use in step.uses() if use.group in ("link", "wait")) / step.seconds
+        if quantity.startswith("stream_"):
+            return float(getattr(self._stream, quantity.removeprefix("stream_")))
+        if quantity == "max_host_bound_batch":
+            return self._host_bound_batch()
         if quantity == "sublayer_s":
             return exchange_sublayers(self.simulation.prefill)
         return found.get(quantity)
+
+    @cached_property
+    def _stream(self) -> StreamRun:
+        """Requests that keep coming; of the batch, each micro-batch of the pipeline has its share."""
+        scenario, built = self.scenario, self.predictor
+        slots = max(1, scenario.batch // (scenario.pp * scenario.dp))
+        shares = self.prediction.run.turns[0].placement.shares  # type: ignore[attr-defined]
+        chunk = built.schedule.chunk_tokens
+        return stream(built, shares, slots, scenario.input_tokens, scenario.output_tokens, chunk)
+
+    def _host_bound_batch(self) -> float:
+        """The largest batch, among powers of two, whose prompts wait for the host's launches most of the time; 0: none."""
+        found = 0
+        for power in range(11):
+            run = simulate_scenario(self.scenario.with_(batch=2**power, output_tokens=1), self.policy, explain=False)
+            uses = [use for use in run.prefill.uses() if use.group == "host"]
+            if sum(use.critical_s for use in uses) < 0.5 * run.prefill.seconds:
+                break
+            found = 2**power
+        return float(found)
 
     def _step(self, prefill: bool) -> Timeline:
         step = self.simulation.prefill if prefill else self.simulation.decode
