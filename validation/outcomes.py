@@ -355,10 +355,11 @@ def _run(key: tuple[Any, ...]) -> Inference | Training:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ScenarioError(f"a scenario has no {', '.join(unknown)}")
-        if timeline and not training:
-            from validation.simulated import Simulated
+        if timeline:
+            from validation.simulated import Simulated, SimulatedTraining
 
-            _RUNS[key] = Simulated(values, {} if timeline is True else dict(timeline))
+            chosen = SimulatedTraining if training else Simulated
+            _RUNS[key] = chosen(values, {} if timeline is True else dict(timeline))
         else:
             _RUNS[key] = Training(values) if training else Inference(values)
     return _RUNS[key]

@@ -18,8 +18,10 @@ from simulator.events.layout import PICOSECONDS
 from simulator.events.policy import Policy
 from simulator.events.simulation import Simulation, simulate_scenario
 from simulator.events.streams import StreamRun, stream
+from simulator.events.swaps import SwapTimeline, simulate_swaps
 from simulator.events.timeline import Timeline
-from validation.outcomes import Inference
+from simulator.trainer import TrainingScenario
+from validation.outcomes import Inference, Training
 
 
 class Simulated(Inference):
@@ -108,6 +110,33 @@ class Simulated(Inference):
             raise ScenarioError(f"no resource '{resource}' had a task; {', '.join(uses)} had")
         use = uses[resource]
         return (use.busy_s if kind == "busy" else use.critical_s) / step.seconds
+
+
+class SimulatedTraining(Training):
+    """A training step whose activations are swapped, and what can be read off it."""
+
+    def __init__(self, values: dict[str, Any], options: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.options = options
+
+    @cached_property
+    def swaps(self) -> SwapTimeline:
+        """Of the scenario."""
+        try:
+            return simulate_swaps(TrainingScenario(**self.values), **self.options)
+        except TypeError as error:
+            raise ScenarioError(f"timeline of a training step: {error}") from None
+
+    def value(self, quantity: str) -> float:
+        """See `Side.value`."""
+        run = self.swaps
+        found = {
+            "step_s": run.seconds, "e2el_s": run.seconds, "mfu": run.mfu, "flop_per_s_per_device": run.model_flop_per_s,
+            "swapped_share": run.swapped, "hidden_share": hidden_share(run.timeline),
+        }  # fmt: skip
+        if quantity == "tokens_per_s":
+            return self.prediction.step_s / run.seconds * super().value(quantity)
+        return found[quantity] if quantity in found else super().value(quantity)
 
 
 def hidden_share(step: Timeline) -> float:

@@ -66,9 +66,7 @@ def per_head(graph: Graph, *, reread: Fraction = 1.0) -> Graph:
         passing, decoding = phases_cut(op)
         if decoding is not None and op.kv_heads:
             factor = 1.0 + (op.heads / op.kv_heads - 1.0) * reread
-            tensors = tuple(
-                replace(t, read=t.read * factor) if t.role == "kv" else t for t in decoding.tensors
-            )
+            tensors = tuple(replace(t, read=t.read * factor) if t.role == "kv" else t for t in decoding.tensors)
             decoding = replace(decoding, tensors=tensors)
         return present(passing, decoding)
 
