@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from simulator.errors import ScenarioError
+from simulator.events.cascade import simulate_cascade
 from simulator.events.engine import Schedule
 from simulator.events.layout import PICOSECONDS
 from simulator.events.policy import Policy
@@ -20,6 +21,7 @@ from simulator.events.simulation import Simulation, simulate_scenario
 from simulator.events.streams import StreamRun, stream
 from simulator.events.swaps import SwapTimeline, simulate_swaps
 from simulator.events.timeline import Timeline
+from simulator.graph.step import Slice
 from simulator.trainer import TrainingScenario
 from validation.outcomes import Inference, Training
 
@@ -29,6 +31,8 @@ class Simulated(Inference):
 
     def __init__(self, values: dict[str, Any], options: Mapping[str, Any]) -> None:
         super().__init__(values)
+        options = dict(options)
+        self.passes = options.pop("passes", None)
         known = {item.name for item in fields(Policy)}
         unknown = sorted(set(options) - known)
         if unknown:
@@ -42,6 +46,8 @@ class Simulated(Inference):
 
     def value(self, quantity: str) -> float:
         """See `Side.value`; also busy.RESOURCE and critical.RESOURCE of the decode step, or prefill-busy.RESOURCE."""
+        if quantity.startswith("cascade_"):
+            return self._cascade_value(quantity)
         kind, dot, resource = quantity.partition(".")
         if dot and kind in ("busy", "critical", "prefill-busy", "prefill-critical"):
             return self._share(kind.removeprefix("prefill-"), resource, kind.startswith("prefill-"))
@@ -85,6 +91,21 @@ class Simulated(Inference):
         shares = self.prediction.run.turns[0].placement.shares  # type: ignore[attr-defined]
         chunk = built.schedule.chunk_tokens
         return stream(built, shares, slots, scenario.input_tokens, scenario.output_tokens, chunk)
+
+    def _cascade_value(self, quantity: str) -> float:
+        """Attention tile by tile on an array and its lanes: its seconds, those of the whole network, the array's share."""
+        machine, batch, tokens = self.predictor.resolved.machine, self.scenario.batch, self.scenario.input_tokens
+        ops = [op for op in self.predictor.graph.ops if op.kind == "attention"]
+        runs = [(float(op.repeat), simulate_cascade(machine, op, tokens, self.passes)) for op in ops]
+        attention = batch * sum(repeat * run.seconds for repeat, run in runs)
+        if quantity == "cascade_array_share":
+            return runs[0][1].array_share
+        if quantity == "cascade_attention_s":
+            return attention
+        step = (Slice(float(batch), float(tokens)),)
+        linear = sum(op.flops_at(step) for op in self.predictor.graph.ops if op.kind == "gemm")
+        peak = max(rate for unit in machine.units for rate in unit.peak_flop_per_s.values())
+        return attention + linear / peak
 
     def _host_bound_batch(self) -> float:
         """The largest batch, among powers of two, whose prompts wait for the host's launches most of the time; 0: none."""
