@@ -84,6 +84,8 @@ class Schedule:
     """Tokens at the start of every prompt that all sequences have in common: stored once."""
     read_once: bool = False
     """Attention reads the shared tokens once per step for all sequences (Hydragen), not once per sequence."""
+    swapped_from: str | None = None
+    """Memory that the whole model is copied from before each prompt (model switching)."""
     samples: int = 1
     """Answers per prompt; the prompt is computed and stored once."""
     prompt_share: float = 1.0
