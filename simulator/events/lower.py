@@ -7,14 +7,14 @@ units, memories and links there are, never which device.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from itertools import groupby
+from dataclasses import dataclass
 
 from simulator.cost.runner import Shares
 from simulator.events.memory import Access, access
 from simulator.events.policy import Policy
+from simulator.events.progress import Progress, halved, runs_of
 from simulator.events.service import Flow, service, waves
-from simulator.events.tasks import Net, Resource, Section
+from simulator.events.tasks import Net, Resource
 from simulator.events.terms import OpTerms, step_terms
 from simulator.events.transfers import Moves, Transfer, find_moves
 from simulator.graph.step import Step
@@ -41,50 +41,9 @@ class Lowered:
     """While none does."""
 
 
-@dataclass(slots=True)
-class _Progress:
-    """Where each thread of work of a section stands."""
-
-    section: Section
-    stretch: float
-    lane: str = ""
-    """Suffix of its threads, where two halves of a step run side by side."""
-    ops: list[int] = field(default_factory=list)
-    """Tasks that the next op waits for; none yet: it waits for the copy before."""
-    last: dict[str, int] = field(default_factory=dict)
-    """Last task of the other threads."""
-    waves: list[int] = field(default_factory=list)
-    """Waves of the op before."""
-    forked: tuple[str, list[int]] = ("", [])
-    """Name of the op before, and what it waited for: a part of it on another unit waits for no more."""
-    pending: list[int] = field(default_factory=list)
-    """The exchange that the block after the next waits for."""
-
-
 def lower(predictor: Predictor, step: Step, shares: Shares, policy: Policy, *, decoding: bool) -> Lowered:
     """One step on one rank. Raises TimelineError for work that a resource cannot do."""
     return _Lowering(predictor, step, shares, policy, decoding).build()
-
-
-def runs_of(ops: list[OpTerms]) -> list[tuple[float, list[OpTerms]]]:
-    """(repeat, ops) of stretches that repeat alike."""
-    return [(repeat, list(run)) for repeat, run in groupby(ops, key=lambda terms: float(terms.op.repeat))]
-
-
-def halved(step: Step) -> tuple[Step, ...]:
-    """A step as two of half its tokens: half of the sequences of each part, or half of the tokens of one.
-
-    >>> halved((Slice(1.0, 8.0),))[1][0].past_tokens
-    4.0
-    """
-    if all(part.sequences >= 2.0 for part in step):
-        half = tuple(part._replace(sequences=part.sequences / 2.0) for part in step)
-        return half, half
-    if any(part.query_tokens < 2.0 for part in step):
-        return (step,)
-    first = tuple(part._replace(query_tokens=part.query_tokens / 2.0) for part in step)
-    second = tuple(p._replace(past_tokens=p.past_tokens + p.query_tokens) for p in first)
-    return first, second
 
 
 class _Lowering:
@@ -132,7 +91,7 @@ class _Lowering:
             copies = max(1, round(alike[0][0]))
             section = self.net.section(copies, alike[0][1][0].op.block)
             sides = [
-                (_Progress(section, repeat / copies, lane), moves)
+                (Progress(section, repeat / copies, lane), moves)
                 for (repeat, _), (lane, _, moves) in zip(alike, self.lanes, strict=True)
             ]
             for turn in zip(*(run for _, run in alike), strict=True):
@@ -177,7 +136,7 @@ class _Lowering:
             if memory.kind == "scratchpad" and self.policy.unit == "event":
                 self.pads[memory.part] = self.net.buffer(f"weights in {memory.name}", memory.capacity_bytes / 2.0)
 
-    def _op(self, terms: OpTerms, at: _Progress, moves: Moves) -> None:
+    def _op(self, terms: OpTerms, at: Progress, moves: Moves) -> None:
         """One op: its fetch, its launch, and pieces whose loads run one piece ahead of their waves.
 
         The part of an op that lies elsewhere and is computed there runs beside the rest of it.
@@ -237,7 +196,7 @@ class _Lowering:
         flow: Flow,
         piece: int,
         share: float,
-        at: _Progress,
+        at: Progress,
         gate: int,
         previous: dict[str, int],
         pad: int,
@@ -262,7 +221,7 @@ class _Lowering:
         before[thread] = task
         return task
 
-    def _start(self, terms: OpTerms, at: _Progress, moves: Moves, *, fused: bool) -> int:
+    def _start(self, terms: OpTerms, at: Progress, moves: Moves, *, fused: bool) -> int:
         """The launch of an op, when the op before has ended and the host has issued it."""
         issued = self._issue(terms, at)
         fetched = self._fetch(terms, at, moves.ahead)
@@ -298,7 +257,7 @@ class _Lowering:
             at.section.enter("ops" + at.lane, start)
         return start
 
-    def _issue(self, terms: OpTerms, at: _Progress) -> list[int]:
+    def _issue(self, terms: OpTerms, at: Progress) -> list[int]:
         """The host's part of a launch, where it issues kernels one by one."""
         seconds = 0.0 if self.graph or self.policy.host == "analytic" else self.host.kernel_s * terms.kernels
         if seconds <= 0.0:
@@ -312,7 +271,7 @@ class _Lowering:
         at.last["issue"] = task
         return [task]
 
-    def _fetch(self, terms: OpTerms, at: _Progress, ahead: dict[int, list[Transfer]]) -> list[int]:
+    def _fetch(self, terms: OpTerms, at: Progress, ahead: dict[int, list[Transfer]]) -> list[int]:
         """What crosses a link before the op, in the order of use, as far ahead as there is room."""
         found: list[int] = []
         for part in ahead.get(terms.index, ()):
@@ -335,7 +294,7 @@ class _Lowering:
             found.append(task)
         return found
 
-    def _on_demand(self, terms: OpTerms, at: _Progress, parts: list[Transfer]) -> list[int]:
+    def _on_demand(self, terms: OpTerms, at: Progress, parts: list[Transfer]) -> list[int]:
         """What crosses a link once everything before the op has ended."""
         ended: list[int] = []
         for part in parts:
@@ -368,7 +327,7 @@ class _Lowering:
         name = f"{terms.op.name}: free"
         return [self.net.task(name, self.launches, kind="launch", after=ended, gives=(self.room, size), op=terms.index)]
 
-    def _collective(self, terms: OpTerms, at: _Progress) -> None:
+    def _collective(self, terms: OpTerms, at: Progress) -> None:
         """An exchange among ranks: its latency, then its bytes. What runs beside it is the policy's."""
         name = terms.op.name
         axis = terms.op.axis or "tp"
@@ -406,7 +365,7 @@ class _Lowering:
         else:
             at.ops = [tasks[-1]]
 
-    def _joined(self, name: str, at: _Progress) -> int:
+    def _joined(self, name: str, at: Progress) -> int:
         """When the ops before and the exchange before this one have ended: the next block reads what that one gave."""
         task = self.net.task(f"{name}: reduced", self.launches, kind="launch", after=[*at.ops, *at.pending])
         if not at.ops:

@@ -50,9 +50,14 @@ class Simulation:
     """How steps follow one another: through the stages of a pipeline, or as drafts and checks."""
 
     @property
+    def steps(self) -> tuple[Timeline, ...]:
+        """Prefill, then decode."""
+        return (self.prefill,) if self.decode is None else (self.prefill, self.decode)
+
+    @property
     def timelines(self) -> tuple[Timeline, ...]:
         """Prefill, decode, then what they are part of."""
-        return (self.prefill, *(() if self.decode is None else (self.decode,)), *self.further)
+        return (*self.steps, *self.further)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -234,7 +239,7 @@ class _Turn:
                     power = self.built.runner.table.power
                     self.further.append(
                         Timeline("decode pipeline", schedule, {}, power.static_w * self.stages,
-                                 power.waiting_w * self.stages, schedule.seconds, float(len(schedule)))
+                                 power.waiting_w * self.stages, 0.0, float(len(schedule)))
                     )  # fmt: skip
             each_s += weight / host.gained_tokens * seconds
             each_j += weight / host.gained_tokens * joules
@@ -275,7 +280,7 @@ class _Turn:
         seconds, drafted = seconds_per_token(
             draft_s / tokens, check_s, tokens, schedule.draft_acceptance, schedule.draft_servers
         )
-        self.further.append(Timeline("drafts and checks", drafted, {}, 0.0, 0.0, drafted.seconds, float(len(drafted))))
+        self.further.append(Timeline("drafts and checks", drafted, {}, 0.0, 0.0, 0.0, float(len(drafted))))
         return seconds, joules
 
     def _elsewhere(self) -> tuple[float, float]:

@@ -49,10 +49,10 @@ def speculation_net(
         drafted = list(ready)
         checked = -1
         if servers >= 1:
-            checked = net.task("check", checker, check_s, after=ready)
+            checked = net.task(f"check from {made}", checker, check_s, after=ready)
         for _ in range(1 if servers < 1 else -(-kept // block)):
-            drafted = [net.task("draft", drafter, block * draft_s, after=drafted)]
-            checked = net.task("check", checker, check_s, after=drafted)
+            drafted = [net.task(f"draft from {made}", drafter, block * draft_s, after=drafted)]
+            checked = net.task(f"check from {made}", checker, check_s, after=drafted)
         made += kept + 1
         ready = [checked]
     return net, made

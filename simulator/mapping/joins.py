@@ -112,6 +112,7 @@ def joins_of(parts: Sequence[Placed], links: Sequence[Link], devices: int) -> li
 
 
 def interconnects(main: Sequence[Link], system: Sequence[Link], devices: int) -> tuple[Interconnect, ...]:
+    """How ranks reach one another, fastest first: the system's links, or the main device's own."""
     own = [link for link in system if link.to in ("peer", "network")]
     ways = own or [link for link in main if link.to in ("peer", "network")]
     if not own:
