@@ -34,6 +34,10 @@ _OUTPUT = click.Path(dir_okay=False, path_type=Path)
     type=click.Choice(["after", "tiles", "blocks", "halves"]),
     help="What runs beside exchanges among ranks: nothing, tiles of their op, the next block, half of the tokens.",
 )
+@click.option(
+    "--recompute-cache", type=float, default=0.0, show_default=True,
+    help="Share of a fetched cache that is computed again from hidden states.",
+)  # fmt: skip
 @click.option("--units", metavar="NAME", help="Only units with this in their name compute, such as cpu.")
 @click.option("--through-host", is_flag=True, help="Drives reach the main device by way of the host's memory.")
 @click.option("--chunks", type=int, default=16, show_default=True, help="Most pieces that an op is cut into.")
@@ -46,6 +50,7 @@ def command(
     prefetch_experts: bool,
     stream: bool,
     collectives: str | None,
+    recompute_cache: float,
     units: str | None,
     through_host: bool,
     chunks: int,
@@ -74,6 +79,7 @@ def command(
         stream=stream,
         collectives=collectives,
         units=units,
+        recompute_cache=recompute_cache,
         through_host=through_host,
         chunks=chunks,
     )

@@ -7,12 +7,11 @@ units, memories and links there are, never which device.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from simulator.cost.runner import Shares
 from simulator.events.memory import Access, access
 from simulator.events.policy import Policy
-from simulator.events.progress import Progress, halved, runs_of
+from simulator.events.progress import Lowered, Progress, halved, runs_of
 from simulator.events.service import Flow, service, waves
 from simulator.events.tasks import Net, Resource
 from simulator.events.terms import OpTerms, step_terms
@@ -27,18 +26,6 @@ FETCH_PIECES = 4
 LINK_STEPS = 4
 """Pieces that the bytes of a collective flow in."""
 THREADS = ("ops", "weights", "fetch", "launch", "pending")
-
-
-@dataclass(slots=True)
-class Lowered:
-    """The net of one step, the ops that its tasks belong to, and the power that is drawn besides switching."""
-
-    net: Net
-    ops: dict[int, OpTerms]
-    static_w: float
-    """While ops run, on average."""
-    waiting_w: float
-    """While none does."""
 
 
 def lower(predictor: Predictor, step: Step, shares: Shares, policy: Policy, *, decoding: bool) -> Lowered:
@@ -227,6 +214,14 @@ class _Lowering:
         fetched = self._fetch(terms, at, moves.ahead)
         if terms.index in moves.demand:
             at.ops = self._on_demand(terms, at, moves.demand[terms.index])
+        if terms.index in moves.again_s:
+            again = self.net.task(
+                f"{terms.op.name}: recompute keys and values", self.units[terms.unit],
+                moves.again_s[terms.index] * at.stretch, after=[*at.ops, *fetched], op=terms.index,
+            )  # fmt: skip
+            if not at.ops:
+                at.section.enter("ops" + at.lane, again)
+            at.ops = [again]
         gap = 0.0 if self.graph else self.host.gap_s * terms.kernels
         gives = (self.queue, float(math.ceil(terms.kernels))) if issued else None
         launch_s = (terms.launch_s + gap) * at.stretch

@@ -44,12 +44,16 @@ class Policy:
     """What runs beside an exchange among ranks; None: what the scenario's techniques say, or nothing."""
     through_host: bool = False
     """What a drive holds comes to the main part by way of the host's memory, in place of a direct transfer."""
+    recompute_cache: float = 0.0
+    """Share of the cache to be fetched that is computed again from hidden states, which are fetched in its place."""
     chunks: int = 16
     """Most pieces that the work of one op is cut into."""
 
     def __post_init__(self) -> None:
         if self.chunks < 1 or self.prefetch_layers < 0:
             raise ScenarioError("chunks must be at least 1 and prefetch_layers at least 0")
+        if not 0.0 <= self.recompute_cache <= 1.0:
+            raise ScenarioError(f"a timeline takes recompute_cache from 0 to 1, not {self.recompute_cache}")
 
     def only(self, *kinds: Resources) -> Policy:
         """This policy with these kinds as they are and the others analytic."""

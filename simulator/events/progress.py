@@ -1,4 +1,4 @@
-"""Where the lowering of a step stands: the threads of work of a section, stretches that repeat, and halves of a step.
+"""What the lowering of a step yields and where it stands: the threads of work of a section, stretches that repeat, and halves of a step.
 
 Bookkeeping only; which tasks there are is `lower`.
 """
@@ -8,9 +8,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from simulator.events.tasks import Section
+from simulator.events.tasks import Net, Section
 from simulator.events.terms import OpTerms
 from simulator.graph.step import Step
+
+
+@dataclass(slots=True)
+class Lowered:
+    """The net of one step, the ops that its tasks belong to, and the power that is drawn besides switching."""
+
+    net: Net
+    ops: dict[int, OpTerms]
+    static_w: float
+    """While ops run, on average."""
+    waiting_w: float
+    """While none does."""
 
 
 @dataclass(slots=True)

@@ -16,6 +16,8 @@ from simulator.events.tasks import Net, Resource
 from simulator.events.timeline import Timeline
 from simulator.trainer import Trainer, TrainingScenario
 
+CHOICES = 16
+"""Shares of swapping that are tried, up to what the host has room for."""
 BUFFERS = 2
 """Layers whose activations lie on the device at a time."""
 
@@ -98,8 +100,10 @@ def simulate_swaps(
     back_bytes_per_s: float | None = None,
     divided: int = 1,
 ) -> SwapTimeline:
-    """A step of one device that may store `host_bytes` in the host. `divided`: ranks that the tokens of activations are
-    divided among. Raises ScenarioError for a host without room for the inputs of the layers.
+    """A step of one device that may store `host_bytes` in the host, with the share of swaps that makes it shortest.
+
+    `divided`: ranks that the tokens of activations are divided among. Raises ScenarioError for a host without room for the
+    inputs of the layers.
     """  # fmt: skip
     trainer = Trainer(scenario)
     layers = _layers(trainer)
@@ -110,21 +114,21 @@ def simulate_swaps(
             f"the inputs of {layers} layers take {layers * layer.kept_bytes / 1e9:.1f} GB, "
             f"and the host has room for {host_bytes / 1e9:.1f} GB"
         )
-    swapped = min(1.0, room / (layers * layer.other_bytes)) if layer.other_bytes > 0.0 else 1.0
+    most = min(1.0, room / (layers * layer.other_bytes)) if layer.other_bytes > 0.0 else 1.0
     spent, _ = trainer.passes("")
     power = trainer.runners[0].table.power
     joules = sum(float(runner.scratch.totals[R_ENERGY]) for runner in trainer.runners)
-    net = swap_net(
-        layers,
-        layer,
-        bytes_per_s,
-        back_bytes_per_s or bytes_per_s,
-        swapped,
-        spent["update"] + spent["assemble"],
-        joules,
-    )
-    closed = layers * (layer.forward_s + layer.backward_s + (1.0 - swapped) * layer.recompute_s) + spent["update"]
-    timeline = Timeline("train", simulate(net), {}, power.static_w, power.static_w, closed, float(trainer.tokens))
+    back = back_bytes_per_s or bytes_per_s
+    update_s = spent["update"] + spent["assemble"]
+    tried = []
+    for part in range(CHOICES + 1):
+        swapped = most * part / CHOICES
+        schedule = simulate(swap_net(layers, layer, bytes_per_s, back, swapped, update_s, joules))
+        tried.append((schedule.seconds, -swapped, schedule))
+    _, swapped, schedule = min(tried, key=lambda one: one[:2])
+    swapped = -swapped
+    closed = layers * (layer.forward_s + layer.backward_s + (1.0 - swapped) * layer.recompute_s) + update_s
+    timeline = Timeline("train", schedule, {}, power.static_w, power.static_w, closed, float(trainer.tokens))
     flops = sum(part.useful_flops for part in trainer.parts) / trainer.parallelism.tp
     rate = flops / timeline.seconds
     return SwapTimeline(timeline, swapped, rate, rate / trainer.peak_flop_per_s)

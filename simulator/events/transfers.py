@@ -58,6 +58,8 @@ class Moves:
     """When everything before the op has ended."""
     behind: dict[int, list[Transfer]] = field(default_factory=dict)
     """After the op; nothing waits for them."""
+    again_s: dict[int, float] = field(default_factory=dict)
+    """Seconds on the unit to compute keys and values again from hidden states that were fetched."""
 
 
 def find_moves(
@@ -100,6 +102,22 @@ def way(
 def is_far(unit: Unit, memory: int, home: int) -> bool:
     """Whether a unit that has its operands at home would rather have those of this memory brought there."""
     return memory != home and unit.near != memory and unit.read_bytes_per_s[memory] < unit.read_bytes_per_s[home]
+
+
+def _again(predictor: Predictor, step: Step, policy: Policy, terms: OpTerms, earlier: float, found: Moves) -> float:
+    """What is fetched over what the cache has, where a share is computed again from hidden states (arXiv 2411.17089).
+
+    Hidden states of d elements give 2 w elements of keys and values by a product of 4 d w FLOP per position.
+    """
+    op, graph = terms.op, predictor.graph
+    wide = op.kv_heads * (op.head_dim + (op.value_dim or op.head_dim))
+    if policy.recompute_cache <= 0.0 or op.kind != "attention" or not wide:
+        return 1.0
+    positions = earlier * sum(part.sequences * (part.query_tokens + part.past_tokens) for part in step)
+    table = predictor.runner.table
+    rate = table.rates[terms.index][terms.unit] * table.efficiency.gemm_compute
+    found.again_s[terms.index] = policy.recompute_cache * positions * 2.0 * graph.hidden * wide / rate
+    return 1.0 - policy.recompute_cache * max(0.0, 1.0 - graph.hidden / wide)
 
 
 def fresh_share(step: Step) -> float:
@@ -147,7 +165,7 @@ def _ruled(predictor: Predictor, step: Step, policy: Policy, ops: Sequence[OpTer
         )
         read = 1.0
         if part.rule.role == "cache":
-            read = (1.0 - terms.written) * earlier
+            read = (1.0 - terms.written) * earlier * _again(predictor, step, policy, terms, earlier, found)
             if terms.written > 0.0:
                 found.behind.setdefault(terms.index, []).append(
                     _back(table.memory_names, part, unit, whole.share(terms.written))
@@ -184,7 +202,9 @@ def _placed(
             whole = stream.seconds * rate
             if not is_far(unit, stream.memory, home):
                 continue
-            read, written = stream.weight + stream.cache * earlier, stream.written
+            read, written = stream.weight, stream.written
+            if stream.cache * earlier > 0.0:
+                read += stream.cache * earlier * _again(predictor, step, policy, terms, earlier, found)
             if read > 0.0:
                 size = whole * read
                 hops = way(machine, names, stream.memory, unit, size / rate, size, policy)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from simulator.cost.layout import R_TIME
-from simulator.errors import ScenarioError, UnknownNameError, UnsupportedError
+from simulator.errors import ScenarioError, UnknownNameError
 from simulator.events.engine import simulate
 from simulator.events.layout import PICOSECONDS
 from simulator.events.lower import lower
@@ -256,11 +256,6 @@ def test_switches() -> None:
         policy_from(("host=exact",))
     with pytest.raises(ScenarioError, match="chunks must be at least 1"):
         Policy(chunks=0)
-
-
-def test_pipelines_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match="--tp"):
-        simulate_scenario(Scenario("llama-2-7b", "dgx-a100", tp=4, pp=2))
 
 
 def test_same_scenario_same_timeline() -> None:
