@@ -1,4 +1,4 @@
-"""What the lowering of a step yields and where it stands: the threads of work of a section, stretches that repeat, and halves of a step.
+"""What the lowering of a step yields and where it stands: threads of work, stretches that repeat, halves of a step.
 
 Bookkeeping only; which tasks there are is `lower`.
 """
