@@ -51,6 +51,9 @@ TRAINING = (
 )  # fmt: skip
 """Quantities of a training step."""
 
+TIMED = ("hidden_share", "prefill_hidden_share", "sublayer_s", "swapped_share")
+"""Further quantities of sides with a timeline, where they have any."""
+
 
 @dataclass(slots=True)
 class Side:

@@ -210,3 +210,14 @@ def test_recomputing_keys_against_fetching_them() -> None:
     assert link[1] == pytest.approx(0.75 * link[0], rel=1e-3), "hidden states are half of keys and values"
     with pytest.raises(ScenarioError, match="recompute_cache from 0 to 1"):
         Policy(recompute_cache=2.0)
+
+
+def test_patches_on_a_microcontroller() -> None:
+    """One patch at a time: less SRAM for activations, more work at the borders and more reads of weights from flash."""
+    plain = Scenario("mobilenet-v2", "stm32h743", input_tokens=1, output_tokens=1)
+    whole, patches = run(plain), run(plain.with_(techniques=("mcunetv2",)))
+    assert patches.prediction.activation_bytes < 0.3 * whole.prediction.activation_bytes
+    assert 1.02 < patches.ttft_s / whole.ttft_s < 1.4
+    assert len(patches.prefill.schedule) > len(whole.prefill.schedule)
+    closed = simulate_scenario(plain.with_(techniques=("mcunetv2",)), ANALYTIC, explain=False)
+    assert closed.ttft_s == pytest.approx(closed.prediction.ttft_s, rel=0.01)
