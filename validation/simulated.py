@@ -17,6 +17,7 @@ from simulator.events.cascade import simulate_cascade
 from simulator.events.engine import Schedule
 from simulator.events.layout import PICOSECONDS
 from simulator.events.policy import Policy
+from simulator.events.rings import RingTimeline, simulate_ring
 from simulator.events.simulation import Simulation, simulate_scenario
 from simulator.events.streams import StreamRun, stream
 from simulator.events.swaps import SwapTimeline, simulate_swaps
@@ -141,20 +142,23 @@ class SimulatedTraining(Training):
         self.options = options
 
     @cached_property
-    def swaps(self) -> SwapTimeline:
-        """Of the scenario."""
+    def step(self) -> SwapTimeline | RingTimeline:
+        """Of the scenario: states passed among ranks, or activations swapped."""
+        run = simulate_ring if "exchange" in self.options else simulate_swaps
         try:
-            return simulate_swaps(TrainingScenario(**self.values), **self.options)
+            return run(TrainingScenario(**self.values), **self.options)  # type: ignore[operator,no-any-return]
         except TypeError as error:
             raise ScenarioError(f"timeline of a training step: {error}") from None
 
     def value(self, quantity: str) -> float:
         """See `Side.value`."""
-        run = self.swaps
+        run = self.step
         found = {
             "step_s": run.seconds, "e2el_s": run.seconds, "mfu": run.mfu, "flop_per_s_per_device": run.model_flop_per_s,
-            "swapped_share": run.swapped, "hidden_share": hidden_share(run.timeline),
+            "hidden_share": hidden_share(run.timeline),
         }  # fmt: skip
+        if isinstance(run, SwapTimeline):
+            found["swapped_share"] = run.swapped
         if quantity == "tokens_per_s":
             return self.prediction.step_s / run.seconds * super().value(quantity)
         return found[quantity] if quantity in found else super().value(quantity)

@@ -13,6 +13,7 @@ from simulator.events.cascade import ARRAY_OPS, LANE_OPS, cascade_net, simulate_
 from simulator.events.engine import simulate
 from simulator.events.pipeline import Passage, bubble_share, decode_period, prefill_schedule
 from simulator.events.policy import ANALYTIC
+from simulator.events.rings import Ring, ring_net, simulate_ring
 from simulator.events.simulation import simulate_scenario
 from simulator.events.streams import stream
 from simulator.events.swaps import Layer, simulate_swaps, swap_net
@@ -114,3 +115,24 @@ def test_attention_cascades() -> None:
         cascade_net(bare, 64, 64, 64, 64, "one")
     with pytest.raises(ScenarioError, match="takes three or one passes"):
         cascade_net(machine, 64, 64, 64, 64, "two")  # type: ignore[arg-type]
+
+
+@given(ranks=st.integers(2, 9), layers=st.integers(1, 6), hop=st.integers(0, 40))
+@settings(max_examples=40, deadline=None)
+def test_states_in_a_ring(ranks: int, layers: int, hop: int) -> None:
+    """A ring delays the last rank of each pass by p - 1 hops at most, once; a gather by what the piece does not hide."""
+    ring = Ring(10e-3, 20e-3, 0.2, 0.15, hop * 1e-3, 2e-3)
+    gathered = simulate(ring_net(layers, ranks, ring, "gather")).seconds
+    assert gathered == pytest.approx(layers * (10e-3 + 20e-3) + layers * (2e-3 - 1.5e-3)), "the backward pass hides it"
+    passed = simulate(ring_net(layers, ranks, ring, "ring")).seconds
+    work = layers * (10e-3 + 20e-3)
+    assert passed >= work - 1e-12
+    if hop * 1e-3 <= 10e-3:
+        assert passed <= work + 2 * (ranks - 1) * hop * 1e-3 + 1e-9
+
+
+def test_rings_need_states() -> None:
+    with pytest.raises(ScenarioError, match="no linear attention"):
+        simulate_ring(TrainingScenario("llama-3.2-1b", "A100"), 4, "ring", 25e9, 2e-5)
+    with pytest.raises(ScenarioError, match="ring or gather, not 'star'"):
+        ring_net(1, 2, Ring(1.0, 1.0, 0.2, 0.2, 0.1, 0.1), "star")  # type: ignore[arg-type]
