@@ -26,6 +26,8 @@ ARRAY_OPS = 8.0
 ROW_OPS = 6.0
 """Per row, tile of keys and column of values on the lanes in one pass, over the columns: corrections of sum and output."""
 TILE = 256
+MOST_TILES = 64
+"""Tasks that the keys of a block of rows are divided into; more tiles are taken together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +66,12 @@ def cascade_net(machine: Machine, queries: int, keys: int, head: int, value: int
         if passes == "three"
         else min(TILE, queries)
     )
-    tiles = math.ceil(keys / TILE)
+    width = max(TILE, math.ceil(keys / MOST_TILES))
+    tiles = math.ceil(keys / width)
     room = net.buffer("rows of scores", 2)
     blocks = math.ceil(queries / rows)
     block = net.section(blocks, "rows")
-    scores = rows * min(TILE, keys)
+    scores = rows * min(width, keys)
     load = net.task("load rows", dram, bytes=2.0 * rows * (head + value), kind="load", takes=(room, 1))
     block.enter("load", load)
     block.leave("load", [load])
@@ -82,7 +85,12 @@ def cascade_net(machine: Machine, queries: int, keys: int, head: int, value: int
             last = net.task(
                 f"exponentials {tile}", on_array, scores * ARRAY_OPS / macs_per_s, after=[product], priority=1
             )
-            fixed = net.task(f"corrections {tile}", on_lanes, rows * ROW_OPS / lane_per_s, after=[last, *softened[-1:]])
+            fixed = net.task(
+                f"corrections {tile}",
+                on_lanes,
+                rows * ROW_OPS * width / TILE / lane_per_s,
+                after=[last, *softened[-1:]],
+            )
             softened.append(fixed)
             last = net.task(f"values {tile}", on_array, scores * value / macs_per_s, after=[last], priority=2)
     if passes == "three":
