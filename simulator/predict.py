@@ -90,6 +90,7 @@ class Predictor:
         self._side_runners = [self._runner(graph, 1) for graph in sides]
         share = stage_share(model.graph, parallelism.pp)
         self.weights = weight_bytes(self.graph, share) + sum(weight_bytes(graph) for graph in sides)
+        self.helpers.weigh(self.weights)
         self.cache: CacheSize = cache_size(self.graph, share)
         self.workspace = workspace_rows(self.graph)
         self.scores = score_bytes(self.graph)

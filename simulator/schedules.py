@@ -73,6 +73,17 @@ class Helpers:
             if not self._load_rate:
                 raise ScenarioError(f"nothing can be loaded from '{recipe.schedule.known_from}' of {machine.name}")
 
+        self.swap_s = 0.0
+        """To copy the weights of the next model, once their size is known."""
+        self._swap_rate = 0.0
+        if recipe.schedule.swapped_from is not None:
+            position = memory_index(machine, recipe.schedule.swapped_from, "weight", "batching.switch")
+            self._swap_rate = copy_rate(machine, position)[0]
+
+    def weigh(self, weights: float) -> None:
+        """Tells how many bytes of weights one rank holds."""
+        self.swap_s = weights / self._swap_rate if self._swap_rate else 0.0
+
     @property
     def idle(self) -> bool:
         """Nothing runs beside."""
@@ -99,7 +110,7 @@ class Helpers:
 
     def beside(self, batch: float, prompt: float, output: int, cache: CacheSize) -> Beside:
         """Bytes, seconds and joules for `batch` sequences of a `prompt` as the model sees it."""
-        found = Beside()
+        found = Beside(first_s=self.swap_s)
         schedule = self.schedule
         if self._draft is not None:
             answer = self._draft.predict(math.ceil(batch), max(1, round(prompt)), max(2, output))

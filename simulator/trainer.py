@@ -59,6 +59,7 @@ class TrainingScenario:
     engine: str = "native"
     flash_attention: bool = True
     techniques: tuple[str, ...] = ()
+    max_context: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,9 @@ class Trainer:
         self.parallelism: Parallelism = self.resolved.parallelism
         self.per_sample = _per_sample(model)
         self.tokens = 1 if self.per_sample else scenario.sequence_tokens
-        if not self.per_sample and model.max_context and self.tokens > model.max_context:
-            raise ScenarioError(
-                f"{self.tokens} tokens are beyond the {model.max_context} of {model.name}; lower --sequence"
-            )
+        limit = scenario.max_context or model.max_context
+        if not self.per_sample and limit and self.tokens > limit:
+            raise ScenarioError(f"{self.tokens} tokens are beyond the {limit} of {model.name}; lower --sequence")
         if scenario.pp > 1 and model.encoder is not None:
             raise UnsupportedError(f"pp={scenario.pp} of {model.name}, an encoder and a decoder,", ["tp", "dp"])
         source = float(model.source_tokens or self.tokens) if model.encoder is not None else 0.0

@@ -127,7 +127,7 @@ def _event_rate(net: Net, label: str) -> Figure:
 
 def _decode_steps() -> list[Figure]:
     from simulator.events.policy import Policy
-    from simulator.events.simulation import step_timeline
+    from simulator.events.steps import step_timeline
     from simulator.graph.step import Slice
     from simulator.predict import predictor
     from simulator.run import BatchRun

@@ -31,7 +31,8 @@ LOWER = {
     "communication_reduction": "link_bytes",
 }  # fmt: skip
 """Metrics that are baseline over technique, and their quantity."""
-RISING = ("tokens_per_s", "total_tokens", "decode_tokens", "prefill_tokens", "riding", "max_", "mfu", "capacity")
+RISING = ("tokens_per_s", "total_tokens", "decode_tokens", "prefill_tokens", "riding", "max_", "mfu", "capacity",
+          "stream_tokens")  # fmt: skip
 """Beginnings of quantities of which more is better."""
 HIGHER = {
     "throughput_gain": "tokens_per_s", "max_context": "max_context_tokens", "max_batch_gain": "max_batch",
@@ -49,6 +50,9 @@ TRAINING = (
     "energy_j_per_token", "power_w", "bubble_share", "flop_per_s_per_device", "fits",
 )  # fmt: skip
 """Quantities of a training step."""
+
+TIMED = ("hidden_share", "prefill_hidden_share", "sublayer_s", "swapped_share")
+"""Further quantities of sides with a timeline, where they have any."""
 
 
 @dataclass(slots=True)
@@ -304,21 +308,23 @@ class Comparison:
 
 def comparisons(spec: ScenarioSpec) -> Iterator[Comparison]:
     """The scenario itself, then every other combination of its ranges."""
-    axes = [(key, False, values) for key, values in spec.range.items()]
-    axes += [(key, True, values) for key, values in spec.vary.items()]
+    axes = [(key, "both", values) for key, values in spec.range.items()]
+    axes += [(key, "technique", values) for key, values in spec.vary.items()]
+    axes += [(key, "baseline", values) for key, values in spec.vary_baseline.items()]
     seen = set()
-    first = dict.fromkeys((), None)
     for combination in [(), *itertools.product(*(values for _, _, values in axes))]:
-        both = dict(first)
-        only = dict(first)
-        for (key, one_sided, _), value in zip(axes, combination, strict=False):
-            (only if one_sided else both)[key] = value
-        baseline = {**spec.baseline, **both}
-        technique = {**baseline, **spec.technique, **both, **only}
+        changes: dict[str, dict[str, Any]] = {"both": {}, "technique": {}, "baseline": {}}
+        for (key, side, _), value in zip(axes, combination, strict=False):
+            changes[side][key] = value
+        both = changes["both"]
+        plain = {**spec.baseline, **both}
+        baseline = {**plain, **changes["baseline"]}
+        technique = {**plain, **spec.technique, **both, **changes["technique"]}
         label = repr((baseline, technique))
         if label not in seen:
             seen.add(label)
-            yield Comparison({**both, **only}, Side(baseline), Side(technique))
+            point = {**both, **changes["technique"], **changes["baseline"]}
+            yield Comparison(point, Side(baseline), Side(technique))
 
 
 def _ratio(over: float, under: float) -> float:
@@ -347,14 +353,23 @@ def _run(key: tuple[Any, ...]) -> Inference | Training:
     if key not in _RUNS:
         values = dict(key)
         training = bool(values.pop("train", False))
+        timeline = values.pop("timeline", None)
         known = {item.name for item in fields(TrainingScenario if training else Scenario)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise ScenarioError(f"a scenario has no {', '.join(unknown)}")
-        _RUNS[key] = Training(values) if training else Inference(values)
+        if timeline:
+            from validation.simulated import Simulated, SimulatedTraining
+
+            chosen = SimulatedTraining if training else Simulated
+            _RUNS[key] = chosen(values, {} if timeline is True else dict(timeline))
+        else:
+            _RUNS[key] = Training(values) if training else Inference(values)
     return _RUNS[key]
 
 
 def frozen(value: Any) -> Any:
-    """Lists as tuples, at any depth."""
+    """Lists as tuples and mappings as tuples of pairs, at any depth."""
+    if isinstance(value, Mapping):
+        return tuple(sorted((key, frozen(item)) for key, item in value.items()))
     return tuple(frozen(item) for item in value) if isinstance(value, list | tuple) else value

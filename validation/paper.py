@@ -76,10 +76,12 @@ def metrics(scenario: Any) -> dict[str, dict[str, float | None]]:
     import math
 
     from simulator.errors import SimulatorError
-    from validation.outcomes import QUANTITIES, TRAINING, comparisons
+    from validation.outcomes import QUANTITIES, TIMED, TRAINING, comparisons
 
     first = next(iter(comparisons(scenario)))
     names = TRAINING if scenario.baseline.get("train") else tuple(QUANTITIES)
+    if "timeline" in {**scenario.baseline, **scenario.technique}:
+        names = (*names, *TIMED)
     found: dict[str, dict[str, float | None]] = {}
     for name in names:
         try:

@@ -29,7 +29,17 @@ _OUTPUT = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--prefetch-experts", is_flag=True, help="Routed experts are known before their layer (pre-gating).")
 @click.option("--stream", is_flag=True, help="Only the main part computes; what lies elsewhere is brought to it.")
-@click.option("--overlap-collectives", is_flag=True, help="Collectives start with the first tiles of their data.")
+@click.option(
+    "--collectives",
+    type=click.Choice(["after", "tiles", "blocks", "halves"]),
+    help="What runs beside exchanges among ranks: nothing, tiles of their op, the next block, half of the tokens.",
+)
+@click.option(
+    "--recompute-cache", type=float, default=0.0, show_default=True,
+    help="Share of a fetched cache that is computed again from hidden states.",
+)  # fmt: skip
+@click.option("--units", metavar="NAME", help="Only units with this in their name compute, such as cpu.")
+@click.option("--through-host", is_flag=True, help="Drives reach the main device by way of the host's memory.")
 @click.option("--chunks", type=int, default=16, show_default=True, help="Most pieces that an op is cut into.")
 @click.option("--trace", type=_OUTPUT, help="FILE.json in the Trace Event Format, for ui.perfetto.dev.")
 @click.option("--html", type=_OUTPUT, help="FILE.html (one file, works offline) or FILE.png: the chart.")
@@ -39,7 +49,10 @@ def command(
     prefetch_layers: float,
     prefetch_experts: bool,
     stream: bool,
-    overlap_collectives: bool,
+    collectives: str | None,
+    recompute_cache: float,
+    units: str | None,
+    through_host: bool,
     chunks: int,
     trace: Path | None,
     html: Path | None,
@@ -64,7 +77,10 @@ def command(
         prefetch_layers=prefetch_layers,
         prefetch_experts=prefetch_experts,
         stream=stream,
-        overlap_collectives=overlap_collectives,
+        collectives=collectives,
+        units=units,
+        recompute_cache=recompute_cache,
+        through_host=through_host,
         chunks=chunks,
     )
     simulation = simulate_scenario(scenario_from(named), policy)

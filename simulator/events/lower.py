@@ -7,17 +7,16 @@ units, memories and links there are, never which device.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from itertools import groupby
 
 from simulator.cost.runner import Shares
 from simulator.events.memory import Access, access
 from simulator.events.policy import Policy
+from simulator.events.progress import Lowered, Progress, halved, runs_of
 from simulator.events.service import Flow, service, waves
-from simulator.events.tasks import Net, Resource, Section
+from simulator.events.tasks import Net, Resource
 from simulator.events.terms import OpTerms, step_terms
+from simulator.events.transfers import Moves, Transfer, find_moves
 from simulator.graph.step import Step
-from simulator.mapping.machine import Unit
 from simulator.predict import Predictor
 
 QUEUED_LAUNCHES = 1024
@@ -26,45 +25,7 @@ FETCH_PIECES = 4
 """Pieces that the operands of one op cross a link in."""
 LINK_STEPS = 4
 """Pieces that the bytes of a collective flow in."""
-THREADS = ("ops", "weights", "fetch", "launch")
-
-
-@dataclass(frozen=True, slots=True)
-class Transfer:
-    """Bytes of one op that lie in a slower memory: fetched before the op starts, or stored after it has ended."""
-
-    memory: int
-    part: str
-    """At this end of the link."""
-    seconds: float
-    size: float
-    joules: float
-
-
-@dataclass(slots=True)
-class Lowered:
-    """The net of one step, the ops that its tasks belong to, and the power that is drawn besides switching."""
-
-    net: Net
-    ops: dict[int, OpTerms]
-    static_w: float
-    """While ops run, on average."""
-    waiting_w: float
-    """While none does."""
-
-
-@dataclass(slots=True)
-class _Progress:
-    """Where each thread of work of a section stands."""
-
-    section: Section
-    stretch: float
-    ops: list[int] = field(default_factory=list)
-    """Tasks that the next op waits for; none yet: it waits for the copy before."""
-    last: dict[str, int] = field(default_factory=dict)
-    """Last task of the other threads."""
-    waves: list[int] = field(default_factory=list)
-    """Waves of the op before."""
+THREADS = ("ops", "weights", "fetch", "launch", "pending")
 
 
 def lower(predictor: Predictor, step: Step, shares: Shares, policy: Policy, *, decoding: bool) -> Lowered:
@@ -72,20 +33,18 @@ def lower(predictor: Predictor, step: Step, shares: Shares, policy: Policy, *, d
     return _Lowering(predictor, step, shares, policy, decoding).build()
 
 
-def _is_far(unit: Unit, memory: int, home: int) -> bool:
-    """Whether a unit that has its operands at home would rather have those of this memory brought there."""
-    return memory != home and unit.near != memory and unit.read_bytes_per_s[memory] < unit.read_bytes_per_s[home]
-
-
 class _Lowering:
     def __init__(self, predictor: Predictor, step: Step, shares: Shares, policy: Policy, decoding: bool) -> None:
         self.predictor, self.policy, self.decoding = predictor, policy, decoding
         self.machine, self.table, self.host = predictor.resolved.machine, predictor.runner.table, predictor.host
-        self.ops = step_terms(predictor.runner, step, shares)
-        self.ahead: dict[int, list[Transfer]] = {}
-        self.behind: dict[int, list[Transfer]] = {}
-        if policy.link == "event" and policy.prefetch_layers > 0:
-            self._tell_apart(step, shares)
+        self.beside = policy.collectives or (policy.link == "event" and predictor.schedule.link_beside) or "after"
+        halves = halved(step) if self.beside == "halves" else (step,)
+        self.lanes: list[tuple[str, list[OpTerms], Moves]] = []
+        for number, half in enumerate(halves):
+            terms = step_terms(predictor.runner, half, shares)
+            self.lanes.append(("b" * number, *find_moves(predictor, half, shares, policy, terms)))
+        self.ops = [terms for _, ops, _ in self.lanes for terms in ops]
+        self.shown = self._shown_exchange()
         self.sequences = sum(part.sequences for part in step)
         self.graph = bool(self.host.graph_decode if decoding else self.host.graph_prefill)
         self.net = Net()
@@ -106,22 +65,31 @@ class _Lowering:
         first = self.net.section(1, "host")
         waited += self.host.per_sequence_s * self.sequences
         begun = self.net.task("schedule the step", self.thread, waited, kind="wait")
-        for thread in THREADS:
-            first.leave(thread, [begun])
+        for lane, _, _ in self.lanes:
+            for thread in THREADS:
+                first.leave(thread + lane, [begun])
         kernels = sum(terms.kernels * float(terms.op.repeat) for terms in self.ops)
         issue_s = 0.0 if self.graph else kernels * self.host.kernel_s
         if issue_s > 0.0 and self.policy.host == "analytic":
             self.net.task("launches of the step", self.thread, issue_s, kind="launch", after=[begun])
-        runs = [(repeat, list(run)) for repeat, run in groupby(self.ops, key=lambda terms: float(terms.op.repeat))]
-        self._make_room([run for _, run in runs])
-        for repeat, run in runs:
-            copies = max(1, round(repeat))
-            progress = _Progress(self.net.section(copies, run[0].op.block), repeat / copies)
-            for terms in run:
-                self._op(terms, progress)
-            progress.section.leave("ops", progress.ops)
-            for thread, task in progress.last.items():
-                progress.section.leave(thread, [task])
+        self._make_room()
+        runs = [runs_of(ops) for _, ops, _ in self.lanes]
+        for alike in zip(*runs, strict=True):
+            copies = max(1, round(alike[0][0]))
+            section = self.net.section(copies, alike[0][1][0].op.block)
+            sides = [
+                (Progress(section, repeat / copies, lane), moves)
+                for (repeat, _), (lane, _, moves) in zip(alike, self.lanes, strict=True)
+            ]
+            for turn in zip(*(run for _, run in alike), strict=True):
+                for terms, (progress, moves) in zip(turn, sides, strict=True):
+                    self._op(terms, progress, moves)
+            for progress, _ in sides:
+                section.leave("ops" + progress.lane, progress.ops)
+                if progress.pending:
+                    section.leave("pending" + progress.lane, progress.pending)
+                for thread, task in progress.last.items():
+                    section.leave(thread + progress.lane, [task])
         power = self.table.power
         busy_s = sum((terms.launch_s + terms.floor_s + terms.body_s) * float(terms.op.repeat) for terms in self.ops)
         static_j = sum(terms.static_j * float(terms.op.repeat) for terms in self.ops)
@@ -129,50 +97,25 @@ class _Lowering:
         waiting_w = power.waiting_w
         return Lowered(self.net, {terms.index: terms for terms in self.ops}, static_w, waiting_w)
 
-    def _tell_apart(self, step: Step, shares: Shares) -> None:
-        """Ops whose weights or cache lie in a slower memory become a fetch and an op on operands at hand.
+    def _shown_exchange(self) -> float:
+        """Share of the time of exchanges that shows, where the closed form hides a share of all of them."""
+        hidden = self.host.hidden_link
+        if self.policy.link == "event" or hidden <= 0.0:
+            return 1.0
+        seconds = [(terms.unit < 0, (terms.launch_s + terms.floor_s + terms.body_s) * float(terms.op.repeat))
+                   for terms in self.ops]  # fmt: skip
+        link = sum(one for exchanges, one in seconds if exchanges)
+        rest = sum(one for exchanges, one in seconds if not exchanges)
+        return 1.0 - hidden * min(link, rest) / link if link > 0.0 else 1.0
 
-        What a prompt has just put into its cache is still at hand; positions of earlier steps have to be fetched.
-        """
-        memories = self.machine.memories
-        home = max(range(len(memories)), key=lambda m: shares[2][m])
-        positions = sum(part.sequences * (part.query_tokens + part.past_tokens) for part in step)
-        earlier = sum(part.sequences * part.past_tokens for part in step) / positions if positions else 0.0
-        for terms in self.ops:
-            unit = self.machine.units[terms.unit]
-            known = terms.op.routing is None or self.policy.prefetch_experts
-            if terms.unit < 0 or not known or memories[home].part != unit.part:
-                continue
-            for stream in terms.streams:
-                memory, rate = memories[stream.memory], unit.read_bytes_per_s[stream.memory]
-                whole = stream.seconds * rate
-                if not _is_far(unit, stream.memory, home):
-                    continue
-                for share, found, per_s in (
-                    (stream.weight + stream.cache * earlier, self.ahead, rate),
-                    (stream.written, self.behind, min(rate, memory.write_bytes_per_s)),
-                ):
-                    if share > 0.0:
-                        size = whole * share
-                        moved = Transfer(stream.memory, unit.part, size / per_s, size, stream.joules * share)
-                        found.setdefault(terms.index, []).append(moved)
-        if not self.ahead and not self.behind:
-            return
-        near = []
-        main = next(unit for unit in self.machine.units if unit.part == memories[home].part)
-        for row in shares:
-            away = [m for m in range(len(memories)) if _is_far(main, m, home)]
-            moved_here = sum(row[m] for m in away)
-            near.append(tuple(0.0 if m in away else x + (moved_here if m == home else 0.0) for m, x in enumerate(row)))
-        local = {terms.index: terms for terms in step_terms(self.predictor.runner, step, tuple(near))}
-        moved_ops = (set(self.ahead) | set(self.behind)) & set(local)
-        self.ops = [local[terms.index] if terms.index in moved_ops else terms for terms in self.ops]
-
-    def _make_room(self, runs: list[list[OpTerms]]) -> None:
+    def _make_room(self) -> None:
         """Buffers: for what is fetched ahead, so many layers of the largest; for weights, half of a scratchpad."""
-        layers = [sum(part.size for terms in run for part in self.ahead.get(terms.index, ())) for run in runs]
-        single = [sum(part.size for part in parts) for parts in self.ahead.values()]
-        if single:
+        layers, single = [0.0], [0.0]
+        for _, ops, moves in self.lanes:
+            for _, run in runs_of(ops):
+                layers.append(sum(part.size for terms in run for part in moves.ahead.get(terms.index, ())))
+            single += [sum(part.size for part in parts) for parts in moves.ahead.values()]
+        if max(single) > 0.0:
             depth = 1.0 + self.policy.prefetch_layers
             wanted = min(depth * max(layers), sum(layers)) if self.policy.prefetch_layers >= 1 else 0.0
             self.room = self.net.buffer("prefetch buffer", 2.0 + math.ceil(max(wanted, (1 + depth) * max(single))))
@@ -180,14 +123,22 @@ class _Lowering:
             if memory.kind == "scratchpad" and self.policy.unit == "event":
                 self.pads[memory.part] = self.net.buffer(f"weights in {memory.name}", memory.capacity_bytes / 2.0)
 
-    def _op(self, terms: OpTerms, at: _Progress) -> None:
-        """One op: its fetch, its launch, and pieces whose loads run one piece ahead of their waves."""
+    def _op(self, terms: OpTerms, at: Progress, moves: Moves) -> None:
+        """One op: its fetch, its launch, and pieces whose loads run one piece ahead of their waves.
+
+        The part of an op that lies elsewhere and is computed there runs beside the rest of it.
+        """
         if terms.unit < 0:
             self._collective(terms, at)
             return
+        whole, waited_for = at.forked
+        beside = self.policy.unit == "event" and terms.op.name == f"{whole}.cold"
+        other = at.ops if beside else []
+        at.forked = (terms.op.name, list(waited_for if beside else at.ops))
+        at.ops = list(at.forked[1])
         unit = self.machine.units[terms.unit]
         pad = -1 if unit.near_inside else self.pads.get(unit.part, -1)
-        start = self._start(terms, at, fused=pad >= 0)
+        start = self._start(terms, at, moves, fused=pad >= 0)
         parts = service(terms, unit.read_bytes_per_s, self._accesses(terms.unit))
         wave: int | None = None
         previous: dict[str, int] = {}
@@ -224,7 +175,7 @@ class _Lowering:
             at.waves.append(wave)
             ended = flowing
         assert wave is not None
-        at.ops = self._freed(terms, [*dict.fromkeys([wave, *ended])])
+        at.ops = [*other, *self._freed(terms, moves, [*dict.fromkeys([wave, *ended])])]
 
     def _load(
         self,
@@ -232,7 +183,7 @@ class _Lowering:
         flow: Flow,
         piece: int,
         share: float,
-        at: _Progress,
+        at: Progress,
         gate: int,
         previous: dict[str, int],
         pad: int,
@@ -253,14 +204,24 @@ class _Lowering:
             joules=flow.stream.joules * share * at.stretch, op=terms.index, takes=(pad, size) if pad >= 0 else None,
         )  # fmt: skip
         if pad >= 0 and not waits:
-            at.section.enter("weights", task)
+            at.section.enter("weights" + at.lane, task)
         before[thread] = task
         return task
 
-    def _start(self, terms: OpTerms, at: _Progress, *, fused: bool) -> int:
+    def _start(self, terms: OpTerms, at: Progress, moves: Moves, *, fused: bool) -> int:
         """The launch of an op, when the op before has ended and the host has issued it."""
         issued = self._issue(terms, at)
-        fetched = self._fetch(terms, at)
+        fetched = self._fetch(terms, at, moves.ahead)
+        if terms.index in moves.demand:
+            at.ops = self._on_demand(terms, at, moves.demand[terms.index])
+        if terms.index in moves.again_s:
+            again = self.net.task(
+                f"{terms.op.name}: recompute keys and values", self.units[terms.unit],
+                moves.again_s[terms.index] * at.stretch, after=[*at.ops, *fetched], op=terms.index,
+            )  # fmt: skip
+            if not at.ops:
+                at.section.enter("ops" + at.lane, again)
+            at.ops = [again]
         gap = 0.0 if self.graph else self.host.gap_s * terms.kernels
         gives = (self.queue, float(math.ceil(terms.kernels))) if issued else None
         launch_s = (terms.launch_s + gap) * at.stretch
@@ -277,7 +238,7 @@ class _Lowering:
                 op=terms.index,
             )
             if not waits:
-                at.section.enter("launch", launch)
+                at.section.enter("launch" + at.lane, launch)
             at.last["launch"] = launch
             ready.append(launch)
             launch_s = 0.0
@@ -288,10 +249,10 @@ class _Lowering:
             op=terms.index, gives=gives,
         )  # fmt: skip
         if not at.ops:
-            at.section.enter("ops", start)
+            at.section.enter("ops" + at.lane, start)
         return start
 
-    def _issue(self, terms: OpTerms, at: _Progress) -> list[int]:
+    def _issue(self, terms: OpTerms, at: Progress) -> list[int]:
         """The host's part of a launch, where it issues kernels one by one."""
         seconds = 0.0 if self.graph or self.policy.host == "analytic" else self.host.kernel_s * terms.kernels
         if seconds <= 0.0:
@@ -301,52 +262,77 @@ class _Lowering:
             takes=(self.queue, math.ceil(terms.kernels)), after=[at.last["issue"]] if "issue" in at.last else [],
         )  # fmt: skip
         if "issue" not in at.last:
-            at.section.enter("issue", task)
+            at.section.enter("issue" + at.lane, task)
         at.last["issue"] = task
         return [task]
 
-    def _fetch(self, terms: OpTerms, at: _Progress) -> list[int]:
+    def _fetch(self, terms: OpTerms, at: Progress, ahead: dict[int, list[Transfer]]) -> list[int]:
         """What crosses a link before the op, in the order of use, as far ahead as there is room."""
-        last: list[int] = []
-        for part in self.ahead.get(terms.index, ()):
-            memory = self.table.memory_names[part.memory]
-            way = self._other(f"{memory} to {part.part or 'main'}", "link")
+        found: list[int] = []
+        for part in ahead.get(terms.index, ()):
             for piece in range(FETCH_PIECES):
                 waits = [at.last["fetch"]] if "fetch" in at.last else []
                 task = self.net.task(
-                    f"{terms.op.name}: fetch {piece}", way, part.seconds / FETCH_PIECES * at.stretch, kind="load",
-                    after=waits, priority=1, takes=(self.room, part.size / FETCH_PIECES), op=terms.index,
+                    f"{terms.op.name}: fetch {piece}", self._other(part.hops[0].name, "link"),
+                    part.hops[0].seconds / FETCH_PIECES * at.stretch, kind="load", after=waits, priority=1,
+                    takes=(self.room, part.size / FETCH_PIECES), op=terms.index,
                     joules=part.joules / FETCH_PIECES * at.stretch,
                 )  # fmt: skip
                 if not waits:
-                    at.section.enter("fetch", task)
+                    at.section.enter("fetch" + at.lane, task)
                 at.last["fetch"] = task
-            last.append(at.last["fetch"])
-        return last
+                for hop in part.hops[1:]:
+                    task = self.net.task(
+                        f"{terms.op.name}: fetch {piece}", self._other(hop.name, "link"),
+                        hop.seconds / FETCH_PIECES * at.stretch, kind="load", after=[task], priority=1, op=terms.index,
+                    )  # fmt: skip
+            found.append(task)
+        return found
 
-    def _freed(self, terms: OpTerms, ended: list[int]) -> list[int]:
+    def _on_demand(self, terms: OpTerms, at: Progress, parts: list[Transfer]) -> list[int]:
+        """What crosses a link once everything before the op has ended."""
+        ended: list[int] = []
+        for part in parts:
+            for piece in range(FETCH_PIECES if len(part.hops) > 1 else 1):
+                waits, first = list(at.ops), True
+                for hop in part.hops:
+                    share = 1.0 / (FETCH_PIECES if len(part.hops) > 1 else 1)
+                    task = self.net.task(
+                        f"{terms.op.name}: fetch on demand {piece}", self._other(hop.name, "link"),
+                        hop.seconds * share * at.stretch, kind="load", after=waits, op=terms.index,
+                        joules=part.joules * share * at.stretch if first else 0.0,
+                    )  # fmt: skip
+                    if not waits:
+                        at.section.enter("ops" + at.lane, task)
+                    waits, first = [task], False
+            ended.append(task)
+        return ended
+
+    def _freed(self, terms: OpTerms, moves: Moves, ended: list[int]) -> list[int]:
         """After an op: stores of what lies beyond a link, which nothing waits for, and the room of what was fetched."""
-        for part in self.behind.get(terms.index, ()):
-            memory = self.table.memory_names[part.memory]
-            way = self._other(f"{part.part or 'main'} to {memory}", "link")
+        for part in moves.behind.get(terms.index, ()):
+            way = self._other(part.hops[0].name, "link")
             name = f"{terms.op.name}: store"
-            self.net.task(name, way, part.seconds, kind="store", after=ended, joules=part.joules, op=terms.index)
-        parts = self.ahead.get(terms.index)
+            seconds = part.hops[0].seconds
+            self.net.task(name, way, seconds, kind="store", after=ended, joules=part.joules, op=terms.index)
+        parts = moves.ahead.get(terms.index)
         if not parts:
             return ended
         size = sum(FETCH_PIECES * math.ceil(part.size / FETCH_PIECES) for part in parts)
         name = f"{terms.op.name}: free"
         return [self.net.task(name, self.launches, kind="launch", after=ended, gives=(self.room, size), op=terms.index)]
 
-    def _collective(self, terms: OpTerms, at: _Progress) -> None:
-        """An exchange among ranks: its latency, then its bytes; with overlap, each piece after its waves."""
+    def _collective(self, terms: OpTerms, at: Progress) -> None:
+        """An exchange among ranks: its latency, then its bytes. What runs beside it is the policy's."""
         name = terms.op.name
         axis = terms.op.axis or "tp"
-        early = self.policy.overlap_collectives and bool(at.waves)
+        early = self.beside == "tiles" and bool(at.waves)
         wire = self._other(f"{axis} latency", "wait")
         link = self._other(f"{axis} link", "link")
+        if self.beside == "blocks":
+            at.ops = [self._joined(name, at)]
         started: int | None = None
-        streaming = max(0.0, terms.body_s - terms.latency_s)
+        streaming = max(0.0, terms.body_s - terms.latency_s) * self.shown
         tasks: list[int] = []
         for piece in range(LINK_STEPS):
             waits = list(at.ops)
@@ -355,22 +341,33 @@ class _Lowering:
                 waits += at.ops if piece == LINK_STEPS - 1 else []
             if started is None:
                 started = self.net.task(
-                    f"{name}: latency", wire, terms.latency_s * at.stretch, kind="wait", after=waits, op=terms.index
-                )
+                    f"{name}: latency", wire, terms.latency_s * self.shown * at.stretch, kind="wait", after=waits,
+                    op=terms.index,
+                )  # fmt: skip
                 if not at.ops:
-                    at.section.enter("ops", started)
+                    at.section.enter("ops" + at.lane, started)
             tasks.append(
                 self.net.task(
-                    f"{name}: step {piece}",
-                    link,
-                    streaming / LINK_STEPS * at.stretch,
-                    kind="exchange",
-                    after=dict.fromkeys([started, *waits, *tasks[-1:]]),
-                    op=terms.index,
+                    f"{name}: step {piece}", link, streaming / LINK_STEPS * at.stretch, kind="exchange",
+                    after=dict.fromkeys([started, *waits, *tasks[-1:]]), op=terms.index,
                     joules=terms.link_j / LINK_STEPS * at.stretch,
                 )
-            )
-        at.ops, at.waves = [tasks[-1]], []
+            )  # fmt: skip
+        at.forked = ("", [])
+        at.waves = []
+        if self.beside == "blocks":
+            at.pending = [tasks[-1]]
+        else:
+            at.ops = [tasks[-1]]
+
+    def _joined(self, name: str, at: Progress) -> int:
+        """When the ops before and the exchange before this one have ended: the next block reads what that one gave."""
+        task = self.net.task(f"{name}: reduced", self.launches, kind="launch", after=[*at.ops, *at.pending])
+        if not at.ops:
+            at.section.enter("ops" + at.lane, task)
+        if not at.pending:
+            at.section.enter("pending" + at.lane, task)
+        return task
 
     def _accesses(self, unit: int) -> dict[int, Access | None]:
         """The memories that this unit reads by their own timings."""

@@ -13,6 +13,9 @@ from simulator.errors import ScenarioError, UnknownNameError
 Resources = Literal["unit", "memory", "flash", "link", "host"]
 Fidelity = Literal["analytic", "event"]
 KINDS: tuple[Resources, ...] = get_args(Resources)
+Collectives = Literal["after", "tiles", "blocks", "halves"]
+"""after: nothing. tiles: it starts with the first tiles of what it exchanges, rather than with the last. blocks: the block
+that follows does not wait for it, the one after that does. halves: the other half of the tokens computes meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +38,22 @@ class Policy:
     """Routed experts are known before their layer (pre-gating); otherwise they are fetched on demand."""
     stream: bool = False
     """Only units of the main part compute: operands in further memories are brought to them, as offloading engines do."""
-    overlap_collectives: bool = False
-    """A collective starts with the first tiles of what it exchanges, rather than with the last."""
+    units: str | None = None
+    """Only units with this in their name compute, such as `cpu`; None: all."""
+    collectives: Collectives | None = None
+    """What runs beside an exchange among ranks; None: what the scenario's techniques say, or nothing."""
+    through_host: bool = False
+    """What a drive holds comes to the main part by way of the host's memory, in place of a direct transfer."""
+    recompute_cache: float = 0.0
+    """Share of the cache to be fetched that is computed again from hidden states, which are fetched in its place."""
     chunks: int = 16
     """Most pieces that the work of one op is cut into."""
 
     def __post_init__(self) -> None:
         if self.chunks < 1 or self.prefetch_layers < 0:
             raise ScenarioError("chunks must be at least 1 and prefetch_layers at least 0")
+        if not 0.0 <= self.recompute_cache <= 1.0:
+            raise ScenarioError(f"a timeline takes recompute_cache from 0 to 1, not {self.recompute_cache}")
 
     def only(self, *kinds: Resources) -> Policy:
         """This policy with these kinds as they are and the others analytic."""

@@ -6,19 +6,22 @@ The same turns, placement and steps as `simulator.predict`, each timed by the ev
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from simulator.cost.batches import NODES
-from simulator.cost.runner import Shares
-from simulator.cost.steps import step_seconds
-from simulator.errors import UnsupportedError
-from simulator.events.lower import lower
-from simulator.events.policy import ANALYTIC, KINDS, Policy, Resources
-from simulator.events.repeat import simulate_repeated
+from simulator.events.pipeline import decode_period, passage, prefill_schedule
+from simulator.events.policy import Policy
+from simulator.events.speculation import seconds_per_token
+from simulator.events.steps import (
+    decode_steps,
+    explain_difference,
+    mixed_step,
+    prefill_steps,
+    restricted,
+    step_timeline,
+)
 from simulator.events.timeline import Timeline
-from simulator.graph.step import Slice, Step
+from simulator.graph.step import Step
 from simulator.predict import Predictor, predictor
 from simulator.result import Prediction
 from simulator.run import BatchRun, Turn
@@ -40,13 +43,21 @@ class Simulation:
     tpot_s: float
     e2el_s: float
     output_tokens_per_s: float
+    prefill_energy_j: float
     energy_j: float
     power_w: float
+    further: tuple[Timeline, ...] = ()
+    """How steps follow one another: through the stages of a pipeline, or as drafts and checks."""
+
+    @property
+    def steps(self) -> tuple[Timeline, ...]:
+        """Prefill, then decode."""
+        return (self.prefill,) if self.decode is None else (self.prefill, self.decode)
 
     @property
     def timelines(self) -> tuple[Timeline, ...]:
-        """Prefill, then decode."""
-        return (self.prefill,) if self.decode is None else (self.prefill, self.decode)
+        """Prefill, decode, then what they are part of."""
+        return (*self.steps, *self.further)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -97,43 +108,46 @@ def step_record(timeline: Timeline) -> dict[str, Any]:
     }
 
 
-def simulate_scenario(scenario: Scenario, policy: Policy | None = None) -> Simulation:
-    """The timelines of a scenario. Raises what `predict` raises, TimelineError, and UnsupportedError for a pipeline."""
+@dataclass(slots=True)
+class _Sums:
+    """What the turns of a run add up to. Seconds and joules of one rank of tensor parallelism."""
+
+    makespan: float = 0.0
+    waited: float = 0.0
+    tpot: float = 0.0
+    prefill_j: float = 0.0
+    energy: float = 0.0
+
+
+def simulate_scenario(scenario: Scenario, policy: Policy | None = None, *, explain: bool = True) -> Simulation:
+    """The timelines of a scenario. Raises what `predict` raises, and TimelineError.
+
+    `explain`: also what modelling each kind of resource adds to each step, which takes several times as long.
+    """
     policy = policy or Policy()
-    if scenario.pp > 1:
-        raise UnsupportedError("the timeline of an inference pipeline", ["--tp", "`ridgeline predict` for --pp"])
-    built = predictor(scenario)
-    if policy.stream:
-        built = _streaming(built)
+    built = restricted(predictor(scenario), policy)
     prediction = built.predict(scenario.batch, scenario.input_tokens, scenario.output_tokens)
     run = prediction.run
     assert isinstance(run, BatchRun)
-    makespan = waited = tpot = energy = 0.0
-    shown: tuple[Timeline, Timeline | None] | None = None
+    sums, shown = _Sums(), None
+    further: tuple[Timeline, ...] = ()
     for turn in run.turns:
-        steps = [
-            _timeline(built, step, turn, policy, repeats, "prefill") for step, repeats in _prefill(built, run, turn)
-        ]
-        first_s = sum(step.seconds * step.repeats for step in steps) + turn.first_s - turn.static.ttft_s
-        first_j = sum(step.energy_j * step.repeats for step in steps) + turn.side_j
-        each_s = each_j = 0.0
-        middle = None
-        for step, weight in _decode(run, turn):
-            timeline = _timeline(built, step, turn, policy, run.generated - 1.0, "decode")
-            each_s, each_j = each_s + weight * timeline.seconds, each_j + weight * timeline.energy_j
-            middle = timeline if middle is None or weight == NODES[1][1] else middle
+        found = _Turn(built, run, turn, policy, explain)
+        first_s, first_j, each_s, each_j = found.times()
         seconds = first_s + each_s * (run.generated - 1)
         sequences = turn.repeats * turn.sequences
-        waited += sequences * (makespan + first_s + (turn.repeats - 1) / 2 * seconds)
-        tpot += sequences * each_s
-        makespan += turn.repeats * seconds
-        energy += turn.repeats * (first_j + each_j * (run.generated - 1))
-        shown = shown or (steps[0], middle)
+        sums.waited += sequences * (sums.makespan + first_s + (turn.repeats - 1) / 2 * seconds)
+        sums.tpot += sequences * each_s
+        sums.makespan += turn.repeats * seconds
+        sums.prefill_j += turn.repeats * first_j
+        sums.energy += turn.repeats * (first_j + each_j * (run.generated - 1))
+        if shown is None:
+            shown, further = (found.prefill[0], found.middle), tuple(found.further)
     assert shown is not None
     replica = sum(turn.repeats * turn.sequences for turn in run.turns)
     parallelism = built.resolved.parallelism
-    energy *= parallelism.tp * parallelism.dp
-    ttft, tpot = waited / replica, tpot / replica
+    groups = parallelism.tp * parallelism.dp
+    ttft, tpot = sums.waited / replica, sums.tpot / replica
     return Simulation(
         scenario=prediction.scenario,
         policy=policy,
@@ -143,85 +157,141 @@ def simulate_scenario(scenario: Scenario, policy: Policy | None = None) -> Simul
         ttft_s=ttft,
         tpot_s=tpot,
         e2el_s=ttft + tpot * (run.generated - 1),
-        output_tokens_per_s=scenario.batch * run.generated / makespan,
-        energy_j=energy,
-        power_w=energy / makespan,
+        output_tokens_per_s=scenario.batch * built.schedule.samples * run.generated / sums.makespan,
+        prefill_energy_j=sums.prefill_j * groups,
+        energy_j=sums.energy * groups,
+        power_w=sums.energy * groups / sums.makespan,
+        further=further,
     )
 
 
-def step_timeline(built: Predictor, step: Step, shares: Shares, policy: Policy, *, label: str = "step") -> Timeline:
-    """The timeline of any step on one rank."""
-    decoding = label == "decode"
-    lowered = lower(built, step, shares, policy, decoding=decoding)
-    built.runner.step(step, shares)
-    totals = [float(value) for value in built.runner.scratch.totals]
-    sequences = sum(part.sequences for part in step)
-    return Timeline(
-        label=label,
-        schedule=simulate_repeated(lowered.net),
-        ops=lowered.ops,
-        static_w=lowered.static_w,
-        waiting_w=lowered.waiting_w,
-        closed_form_s=step_seconds(totals, built.host, sequences, decoding),
-        tokens=sum(part.sequences * part.query_tokens for part in step),
-    )
+class _Turn:
+    """One turn's steps, and what they take together."""
 
+    def __init__(self, built: Predictor, run: BatchRun, turn: Turn, policy: Policy, explain: bool) -> None:
+        self.built, self.run, self.turn, self.policy, self.explain = built, run, turn, policy, explain
+        self.stages = built.resolved.parallelism.pp
+        self.prefill: list[Timeline] = []
+        self.middle: Timeline | None = None
+        self.further: list[Timeline] = []
 
-def explain_difference(built: Predictor, step: Step, shares: Shares, policy: Policy, label: str) -> dict[str, float]:
-    """Seconds that each kind of resource adds when it is modelled event by event, one kind after the other.
+    def times(self) -> tuple[float, float, float, float]:
+        """Seconds and joules to the first token, and per further token."""
+        schedule, turn = self.built.schedule, self.turn
+        each_s, each_j = self._decode()
+        first_s, first_j = self._prefill()
+        if schedule.chunk_tokens and self.run.generated > 1:
+            first_s, first_j, each_s, each_j = self._mixed(each_s, each_j)
+        first_s, first_j = first_s * schedule.passes, first_j * schedule.passes
+        each_s, each_j = self._drafted(each_s, each_j)
+        if self.built.helpers.decoder is not None and self.run.generated > 1:
+            each_s, each_j = self._elsewhere()
+        return first_s + turn.first_s - turn.static.ttft_s, first_j + turn.side_j, each_s, each_j
 
-    They add up to the difference between the timeline and the closed form.
-    """
-    event = [kind for kind in KINDS if getattr(policy, kind) == "event"]
-    before = step_timeline(built, step, shares, replace(ANALYTIC, chunks=policy.chunks), label=label).seconds
-    found: dict[str, float] = {}
-    kinds: list[Resources] = []
-    for kind in event:
-        kinds.append(kind)
-        seconds = step_timeline(built, step, shares, policy.only(*kinds), label=label).seconds
-        if abs(seconds - before) > 1e-6 * seconds:
-            found[kind] = seconds - before
-        before = seconds
-    return found
+    def _timeline(self, step: Step, repeats: float, label: str) -> Timeline:
+        shares = self.turn.placement.shares
+        timeline = step_timeline(self.built, step, shares, self.policy, label=label)
+        timeline.repeats = repeats
+        if self.explain and abs(timeline.seconds - timeline.closed_form_s) > 1e-3 * timeline.closed_form_s:
+            timeline.differences = explain_difference(self.built, step, shares, self.policy, label)
+        return timeline
 
+    def _prefill(self) -> tuple[float, float]:
+        steps, seconds = self._prompts(None)
+        if self.stages > 1 and self.run.prompt < self.built.host.max_tokens:
+            size = 1.0
+            while size < self.turn.sequences and size * self.run.prompt < self.built.host.max_tokens:
+                other, took = self._prompts(size)
+                steps, seconds = min(((steps, seconds), (other, took)), key=lambda one: one[1])
+                size *= 2.0
+        self.prefill = steps
+        joules = sum(self._joules(step) * step.repeats for step in steps)
+        if self.stages > 1:
+            joules += self.built.runner.table.power.waiting_w * seconds * self.stages
+        return seconds, joules
 
-def _streaming(built: Predictor) -> Predictor:
-    """The same scenario on a machine of which only the main part computes."""
-    machine = built.resolved.machine
-    main = next(memory.part for memory in machine.memories if memory.of_main)
-    units = tuple(unit for unit in machine.units if unit.part == main)
-    return Predictor(replace(built.resolved, machine=replace(machine, units=units)))
+    def _prompts(self, size: float | None) -> tuple[list[Timeline], float]:
+        """The steps of all prompts and what they take, through stages if there are any."""
+        steps = [
+            self._timeline(step, repeats, "prefill")
+            for step, repeats in prefill_steps(self.built, self.run, self.turn, size)
+        ]
+        if self.stages == 1:
+            return steps, sum(step.seconds * step.repeats for step in steps)
+        host = self.built.host
+        ways = [passage(step, self.stages, host.prefill_s) for step in steps]
+        many = [way for way, step in zip(ways, steps, strict=True) for _ in range(max(1, round(step.repeats)))]
+        return steps, prefill_schedule(many).seconds
 
+    def _decode(self) -> tuple[float, float]:
+        """Seconds and joules per token, over the nodes of the context."""
+        host, sequences = self.built.host, self.turn.sequences * self.built.host.samples
+        together = int(min(self.stages, sequences))
+        each_s = each_j = 0.0
+        for step, weight in decode_steps(self.built, self.run, self.turn, self.stages):
+            timeline = self._timeline(step, self.run.generated - 1.0, "decode")
+            seconds, joules = timeline.seconds, self._joules(timeline)
+            if self.stages > 1:
+                waited = host.step_s + host.per_sequence_s * sum(part.sequences for part in step)
+                seconds, schedule = decode_period(passage(timeline, self.stages, waited), together)
+                joules = together * joules + self.built.runner.table.power.waiting_w * seconds * self.stages
+                if not self.further:
+                    power = self.built.runner.table.power
+                    self.further.append(
+                        Timeline("decode pipeline", schedule, {}, power.static_w * self.stages,
+                                 power.waiting_w * self.stages, 0.0, float(len(schedule)))
+                    )  # fmt: skip
+            each_s += weight / host.gained_tokens * seconds
+            each_j += weight / host.gained_tokens * joules
+            nearer = self.middle is None or weight > 0.4
+            self.middle = timeline if nearer else self.middle
+        return each_s * self.built.schedule.padding, each_j * self.built.schedule.padding
 
-def _timeline(built: Predictor, step: Step, turn: Turn, policy: Policy, repeats: float, label: str) -> Timeline:
-    shares = turn.placement.shares
-    timeline = step_timeline(built, step, shares, policy, label=label)
-    timeline.repeats = repeats
-    if abs(timeline.seconds - timeline.closed_form_s) > 1e-3 * timeline.closed_form_s:
-        timeline.differences = explain_difference(built, step, shares, policy, label)
-    return timeline
+    def _joules(self, timeline: Timeline) -> float:
+        """Of a step; in a pipeline without what waiting draws, which depends on the others."""
+        if self.stages == 1:
+            return timeline.energy_j
+        return timeline.energy_j - timeline.waiting_w * timeline.seconds
 
+    def _mixed(self, each_s: float, each_j: float) -> tuple[float, float, float, float]:
+        """Chunks of prompts that ride with decode steps, as `simulator.schedules.mixed_batch` counts them."""
+        step, count, alone = mixed_step(self.built, self.run, self.turn)
+        mixed = self._timeline(step, count, "mixed")
+        chunks = self.run.prompt / self.built.schedule.chunk_tokens
+        first_s, first_j = chunks * mixed.seconds, chunks * mixed.energy_j
+        rest = max(1.0, self.run.generated - 1.0)
+        each_s = max(0.0, count * mixed.seconds + alone * each_s - first_s) / rest
+        each_j = max(0.0, count * mixed.energy_j + alone * each_j - first_j) / rest
+        self.prefill = [mixed]
+        return first_s, first_j, each_s, each_j
 
-def _prefill(built: Predictor, run: BatchRun, turn: Turn) -> Iterator[tuple[Step, float]]:
-    """(step, how many like it): as many sequences as the engine takes at once and a rest, or the middle chunk of one."""
-    limit, prompt, batch = built.host.max_tokens, run.prompt, float(turn.sequences)
-    if prompt >= limit:
-        chunks = prompt / limit
-        query = prompt / chunks
-        yield (Slice(1.0, query, 0.5 * (prompt - query), run.source, 1.0 / chunks),), batch * chunks
-        return
-    size = min(float(limit // prompt), batch)
-    repeats = math.floor(batch / size)
-    yield (Slice(size, prompt, 0.0, run.source),), float(repeats)
-    rest = batch - repeats * size
-    if rest > 0.0:
-        yield (Slice(rest, prompt, 0.0, run.source),), 1.0
+    def _drafted(self, each_s: float, each_j: float) -> tuple[float, float]:
+        """With a draft model: its steps beside the checks, in turns or on instances of their own."""
+        built, schedule = self.built, self.built.schedule
+        if schedule.draft is None or self.run.generated <= 1:
+            return each_s, each_j
+        beside = built.helpers.beside(self.turn.sequences, self.run.prompt, self.run.generated, built.cache)
+        check_s, draft_s = each_s * schedule.gained_tokens, beside.step_s
+        joules = each_j + beside.step_j / schedule.gained_tokens
+        if schedule.draft_acceptance is None or (schedule.draft_overlap and not schedule.draft_servers):
+            shown = check_s + draft_s - schedule.draft_overlap * min(check_s, draft_s)
+            return shown / schedule.gained_tokens, joules
+        tokens = max(1, round(schedule.draft_tokens))
+        seconds, drafted = seconds_per_token(
+            draft_s / tokens, check_s, tokens, schedule.draft_acceptance, schedule.draft_servers
+        )
+        self.further.append(Timeline("drafts and checks", drafted, {}, 0.0, 0.0, 0.0, float(len(drafted))))
+        return seconds, joules
 
-
-def _decode(run: BatchRun, turn: Turn) -> Iterator[tuple[Step, float]]:
-    """(step, weight) at the nodes of the context that a batch decodes over."""
-    if run.generated <= 1:
-        return
-    for node, weight in NODES:
-        past = run.prompt - 0.5 + node * (run.generated - 1.0)
-        yield (Slice(float(turn.sequences), 1.0, past, run.source),), weight
+    def _elsewhere(self) -> tuple[float, float]:
+        """Answers that another machine generates."""
+        other = self.built.helpers.decoder
+        assert other is not None
+        answer = simulate_scenario(
+            replace(other.resolved.scenario, batch=math.ceil(self.turn.sequences),
+                    input_tokens=max(1, round(self.run.prompt)), output_tokens=self.run.generated),
+            self.policy, explain=False,
+        )  # fmt: skip
+        parallelism = self.built.resolved.parallelism
+        joules = (answer.energy_j - answer.prefill_energy_j) / (self.run.generated - 1)
+        return answer.tpot_s, joules / (parallelism.tp * parallelism.dp)

@@ -18,6 +18,7 @@ from simulator.cost.layout import (
     R_CACHE_J,
     R_COMPUTE,
     R_COMPUTE_J,
+    R_COPY,
     R_ENERGY,
     R_KERNELS,
     R_LAUNCH,
@@ -82,6 +83,11 @@ class OpTerms:
     link_j: float
     static_j: float
     """Drawn besides switching while it runs."""
+    copy_s: float = 0.0
+    """To copy operands from where a technique keeps them, all that are missed."""
+    copy_j: float = 0.0
+    written: float = 0.0
+    """Share of its cache bytes that it writes."""
 
     @property
     def memory_s(self) -> float:
@@ -117,14 +123,16 @@ def _terms(runner: Runner, index: int, op: Op, row: Sequence[float], step: Step,
     unit, before = int(row[R_UNIT]), min(one[R_LAUNCH], one[R_TIME])
     body = one[R_TIME] - before
     launch = min(before, table.units[unit].launch_s * one[R_KERNELS])
+    copy_j = _copy_j(runner, index, one[R_COPY], shares)
     streams = _streams(runner, index, op, one, step, shares)
     parts = {"compute": one[R_COMPUTE], "memory": sum(s.seconds for s in streams), "cache": one[R_CACHE]}
     binding = max(parts, key=lambda name: parts[name])
-    if power.tdp_w > 0.0 and one[R_ENERGY] + static_j >= power.tdp_w * one[R_TIME] * (1.0 - POWER_BOUND):
+    if power.tdp_w > 0.0 and one[R_ENERGY] - copy_j + static_j >= power.tdp_w * one[R_TIME] * (1.0 - POWER_BOUND):
         binding = "power"
     return OpTerms(
         op, index, unit, body, launch, before - launch, one[R_KERNELS], one[R_COMPUTE], one[R_CACHE], streams, binding, 0.0,
-        _tiles(runner, index, op, unit, step), one[R_COMPUTE_J], one[R_CACHE_J], 0.0, static_j,
+        _tiles(runner, index, op, unit, step), one[R_COMPUTE_J], one[R_CACHE_J], 0.0, static_j, one[R_COPY], copy_j,
+        _written_share(op, op.seen(step)),
     )  # fmt: skip
 
 
@@ -138,17 +146,28 @@ def _streams(
     weight = amounts[WEIGHT_BYTES].at(seen) * op.touched_share(seen.tokens)
     cache, activation = amounts[CACHE_BYTES].at(seen), amounts[ACTIVATION_BYTES].at(seen)
     written = _written_share(op, seen)
+    part = int(runner.table.rows[index].part)
+    rows = shares[4 * part - 1 : 4 * part + 2] if part else shares[:3]
     found = []
     for memory in range(memories):
         seconds = one[R_MEMORY + memory]
         if seconds <= 0.0:
             continue
-        parts = [size * row[memory] for size, row in zip((weight, cache, activation), shares, strict=True)]
+        parts = [size * row[memory] for size, row in zip((weight, cache, activation), rows, strict=True)]
         whole = sum(parts) or 1.0
         joules = one[R_MEMORY + memories + memory]
         cached = parts[1] / whole
         found.append(Stream(memory, seconds, joules, parts[0] / whole, cached * (1.0 - written), cached * written))
     return tuple(found)
+
+
+def _copy_j(runner: Runner, index: int, copy_s: float, shares: Shares) -> float:
+    """Joules of an op's copies: those of a byte over its seconds, which a rule gives for one role only."""
+    part = int(runner.table.rows[index].part)
+    if copy_s <= 0.0 or part == 0:
+        return 0.0
+    seconds, cached_s, joules, cached_j = shares[4 * part + 2]
+    return copy_s * (joules / seconds if seconds > 0.0 else cached_j / cached_s)
 
 
 def _written_share(op: Op, seen: Features) -> float:

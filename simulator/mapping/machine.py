@@ -6,7 +6,6 @@ Flattens a device or a system of devices into plain arrays for the cost model. A
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,8 +13,11 @@ from pathlib import Path
 
 from simulator import catalog
 from simulator.errors import Problem, SpecError, shorten
-from simulator.spec.hardware import ComputeUnit, DeviceSpec, Geometry, Link, Memory, Role, Sourced, SystemSpec, Timing
+from simulator.mapping.joins import Interconnect, Join, MemoryLevel, Placed, interconnects, joins_of, path
+from simulator.spec.hardware import ComputeUnit, DeviceSpec, Link, Memory, Role, Sourced, SystemSpec
 from simulator.spec.loader import Spec, load, read_mapping
+
+__all__ = ["Interconnect", "Join", "Machine", "MemoryLevel", "Unit", "load_machine"]
 
 _RUNS: dict[str, tuple[str, ...]] = {
     "matrix": ("gemm", "gemv", "attention"),
@@ -55,40 +57,12 @@ class Unit:
     multicast: float = 1.0
     clock_hz: float = 0.0
     """0 where no file says."""
+    write_bytes_per_s: tuple[float, ...] = ()
+    """Bandwidth to each memory of the machine, where links are not as fast in both directions; empty: as read."""
 
-
-@dataclass(frozen=True, slots=True)
-class MemoryLevel:
-    """A memory of one rank."""
-
-    name: str
-    part: str
-    kind: str
-    capacity_bytes: float
-    bytes_per_s: float
-    joules_per_byte: float | None
-    holds: frozenset[str]
-    technology: str
-    of_main: bool
-    geometry: Geometry | None = None
-    """Of one device of the part; `parts` of them serve one rank."""
-    timing: Timing | None = None
-    parts: float = 1.0
-    write_bytes_per_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Interconnect:
-    """How ranks reach one another."""
-
-    name: str
-    bytes_per_s: float
-    """Per direction and rank."""
-    latency_s: float
-    joules_per_byte: float
-    topology: str
-    max_devices: float
-    half_bandwidth_bytes: float = 0.0
+    def writes(self, memory: int) -> float:
+        """Bytes/s to a memory."""
+        return (self.write_bytes_per_s or self.read_bytes_per_s)[memory]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +97,8 @@ class Machine:
     """Engine that the system file asks for."""
     assumed: tuple[str, ...] = field(default=())
     """Places of numbers whose source is `assumed`."""
+    joins: tuple[Join, ...] = ()
+    """Between the parts of a system."""
 
     def interconnect(self, ranks: int) -> Interconnect | None:
         """The fastest link that joins so many ranks; None if there is none."""
@@ -132,32 +108,21 @@ class Machine:
         return self.links[-1] if self.links else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    """A device as part of a machine: `per_rank` of it for each main device."""
-
-    name: str
-    spec: DeviceSpec
-    per_rank: float
-    computes: bool
-    holds: dict[str, list[Role]] = field(default_factory=dict)
-
-
 def load_machine(name: str) -> Machine:
     """The machine that a name, an alias or the path of a file stands for.
 
     >>> load_machine("A100").memories[-1].name
     'hbm'
     """
-    path = catalog.find("hardware", name)
-    return _load(path, path.stat().st_mtime_ns if path.exists() else 0)
+    file = catalog.find("hardware", name)
+    return _load(file, file.stat().st_mtime_ns if file.exists() else 0)
 
 
 @lru_cache(maxsize=256)
 def _load(path: Path, stamp: int) -> Machine:
     if read_mapping(path).get("class") != "system":
         spec = load(path, DeviceSpec)
-        return _assemble(spec, [_Placed("", spec, 1.0, True)], spec.links, [], 1, is_system=False)
+        return _assemble(spec, [Placed("", spec, 1.0, True)], spec.links, [], 1, is_system=False)
     system = load(path, SystemSpec)
     placed = []
     main_count = next(part.count.value for part in system.parts if part.name == system.main)
@@ -167,7 +132,7 @@ def _load(path: Path, stamp: int) -> Machine:
         except Exception as error:
             raise SpecError([Problem(shorten(path), 0, 0, f"parts.{position}.device", str(error))]) from None
         placed.append(
-            _Placed(part.name, load(device_path, DeviceSpec), part.count.value / main_count, part.computes, part.holds)
+            Placed(part.name, load(device_path, DeviceSpec), part.count.value / main_count, part.computes, part.holds)
         )
     placed.sort(key=lambda part: part.name != system.main)
     return _assemble(system, placed, placed[0].spec.links, system.links, int(main_count), is_system=True)
@@ -175,7 +140,7 @@ def _load(path: Path, stamp: int) -> Machine:
 
 def _assemble(
     spec: DeviceSpec | SystemSpec,
-    parts: Sequence[_Placed],
+    parts: Sequence[Placed],
     main_links: Sequence[Link],
     system_links: Sequence[Link],
     devices: int,
@@ -211,7 +176,7 @@ def _assemble(
         device=main.name,
         units=tuple(units),
         memories=tuple(memories),
-        links=_interconnects(main_links, system_links, devices),
+        links=interconnects(main_links, system_links, devices),
         devices=devices,
         is_system=is_system,
         tdp_w=tdp,
@@ -223,10 +188,11 @@ def _assemble(
         hourly_usd=float(price.hourly) * share if price and price.hourly else None,
         engine=spec.engine if isinstance(spec, SystemSpec) else None,
         assumed=_assumed(spec, parts),
+        joins=tuple(join for join, _ in joins_of(parts, system_links, devices)),
     )
 
 
-def _memory(memory: Memory, part: _Placed, of_main: bool) -> MemoryLevel:
+def _memory(memory: Memory, part: Placed, of_main: bool) -> MemoryLevel:
     stated = part.holds.get(memory.name, memory.holds)
     usual = _MAIN_HOLDS if memory.kind == "main" else ()
     return MemoryLevel(
@@ -248,23 +214,24 @@ def _memory(memory: Memory, part: _Placed, of_main: bool) -> MemoryLevel:
 
 def _unit(
     unit: ComputeUnit,
-    part: _Placed,
-    parts: Sequence[_Placed],
+    part: Placed,
+    parts: Sequence[Placed],
     memories: Sequence[MemoryLevel],
     names: Sequence[tuple[str, str]],
     links: Sequence[Link],
     devices: int,
 ) -> Unit:
     near = unit.near or next((memory.name for memory in part.spec.memory if memory.kind == "main"), None)
-    bandwidths, energies = [], []
+    bandwidths, back, energies = [], [], []
     for memory in memories:
-        bandwidth, energy = _path(part, memory, parts, links, devices)
+        bandwidth, written, energy = path(part, memory, parts, links, devices)
         if memory.part == part.name and memory.name == unit.near and unit.near_bandwidth is not None:
-            bandwidth = unit.near_bandwidth.value * part.per_rank
+            bandwidth = written = unit.near_bandwidth.value * part.per_rank
         stored = memory.joules_per_byte or 0.0
         if memory.part == part.name and memory.name == unit.near and unit.near_energy is not None:
             stored = unit.near_energy.value
         bandwidths.append(bandwidth)
+        back.append(min(written, memory.write_bytes_per_s) if memory.part != part.name else written)
         energies.append(energy + stored)
     overhead = part.spec.overhead
     launch = float(unit.launch or (overhead.launch if overhead else None) or 0.0)
@@ -287,56 +254,11 @@ def _unit(
         host_launch_s=float(overhead.host_launch) if overhead and overhead.host_launch else launch,
         multicast=unit.multicast.value if unit.multicast else 1.0,
         clock_hz=unit.clock.value if unit.clock else 0.0,
+        write_bytes_per_s=tuple(back),
     )
 
 
-def _path(
-    part: _Placed, memory: MemoryLevel, parts: Sequence[_Placed], links: Sequence[Link], devices: int
-) -> tuple[float, float]:
-    """Bandwidth per rank and link energy per byte from a part to a memory, over the fewest links."""
-    if memory.part == part.name:
-        return memory.bytes_per_s, 0.0
-    if memory.kind in ("cache", "scratchpad"):
-        return 0.0, 0.0
-    main = parts[0].name
-    queue = deque([(part.name, float("inf"), 0.0)])
-    visited = {part.name}
-    while queue:
-        here, bandwidth, energy = queue.popleft()
-        if here == memory.part:
-            return min(bandwidth, memory.bytes_per_s), energy
-        for link in links:
-            if link.between and here in link.between:
-                there = link.between[0] if link.between[1] == here else link.between[1]
-                if there not in visited:
-                    visited.add(there)
-                    shared = link.topology == "bus" or main not in link.between
-                    width = link.bandwidth.value / (devices if shared else 1)
-                    queue.append((there, min(bandwidth, width), energy + (float(link.energy) if link.energy else 0.0)))
-    return 0.0, 0.0
-
-
-def _interconnects(main: Sequence[Link], system: Sequence[Link], devices: int) -> tuple[Interconnect, ...]:
-    own = [link for link in system if link.to in ("peer", "network")]
-    ways = own or [link for link in main if link.to in ("peer", "network")]
-    if not own:
-        ways += [link for link in main if link.to == "host"]
-    found = [
-        Interconnect(
-            link.name,
-            link.bandwidth.value,
-            float(link.latency) if link.latency else 5e-6,
-            float(link.energy) if link.energy else 0.0,
-            link.topology,
-            float(link.max_devices) if link.max_devices else (8.0 if link.to != "network" else 65536.0),
-            float(link.half_bandwidth) if link.half_bandwidth else 0.0,
-        )
-        for link in ways
-    ]
-    return tuple(sorted(found, key=lambda link: -link.bytes_per_s))
-
-
-def _summed(parts: Sequence[_Placed], field_name: str) -> float:
+def _summed(parts: Sequence[Placed], field_name: str) -> float:
     total = 0.0
     for part in parts:
         power = part.spec.power
@@ -354,7 +276,7 @@ def _summed(parts: Sequence[_Placed], field_name: str) -> float:
     return total
 
 
-def _switching(parts: Sequence[_Placed]) -> float:
+def _switching(parts: Sequence[Placed]) -> float:
     """What computing parts may draw above their static power; without limit if any of them states none."""
     room = 0.0
     for part in parts:
@@ -366,14 +288,14 @@ def _switching(parts: Sequence[_Placed]) -> float:
     return room
 
 
-def _purchase(parts: Sequence[_Placed]) -> float | None:
+def _purchase(parts: Sequence[Placed]) -> float | None:
     prices = [
         (part.spec.price.purchase, part.per_rank) for part in parts if part.spec.price and part.spec.price.purchase
     ]
     return sum(float(price) * count for price, count in prices) if prices else None
 
 
-def _assumed(spec: DeviceSpec | SystemSpec, parts: Sequence[_Placed]) -> tuple[str, ...]:
+def _assumed(spec: DeviceSpec | SystemSpec, parts: Sequence[Placed]) -> tuple[str, ...]:
     found: list[str] = []
     for owner in {id(spec): spec, **{id(part.spec): part.spec for part in parts}}.values():
         keys = {key for key, source in owner.sources.items() if source.kind == "assumed"}

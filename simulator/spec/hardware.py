@@ -156,6 +156,8 @@ class Link(Spec):
     bandwidth: Bandwidth
     """Per direction and device. Between parts: per main device, pooled over all devices of the other part; in all, if
     neither end is the main part or the link is a bus."""
+    bandwidth_back: Bandwidth | None = None
+    """Between parts: from the first part named to the second (stores, device to host), where it is not `bandwidth`."""
     latency: Time | None = None
     """One message's software and wire latency."""
     energy: EnergyPerByte | None = None

@@ -11,7 +11,7 @@ from typing import Literal
 from simulator.graph.op import Graph, Op, Tensor
 from simulator.graph.step import Amount
 from simulator.techniques.recipe import Recipe
-from simulator.techniques.registry import Positive, Share, primitive
+from simulator.techniques.registry import Fraction, Positive, Share, primitive
 from simulator.techniques.select import each
 
 
@@ -49,6 +49,26 @@ def kernel(graph: Graph, *, efficiency: Share, phase: Literal["any", "prefill", 
             replace(part, efficiency=part.efficiency * efficiency) if part.phase == phase else part
             for part in present(*phases_cut(op))
         ]
+
+    return each(graph, lambda op: op.kind == "attention", change, "attention")
+
+
+@primitive("attention.per_head", keeps=("flops", "weight_bytes", "cache_bytes"))
+def per_head(graph: Graph, *, reread: Fraction = 1.0) -> Graph:
+    """Decode gives every query head a block of its own, which reads the keys and values of its group for itself.
+
+    `reread`: share of these further reads that go to memory; the cache serves the others. As in vLLM's first paged
+    attention (Kwon et al., arXiv 2309.06180, section 5.1), which was written before heads shared their keys.
+    """
+    from simulator.techniques.select import phases_cut, present
+
+    def change(op: Op) -> list[Op]:
+        passing, decoding = phases_cut(op)
+        if decoding is not None and op.kv_heads:
+            factor = 1.0 + (op.heads / op.kv_heads - 1.0) * reread
+            tensors = tuple(replace(t, read=t.read * factor) if t.role == "kv" else t for t in decoding.tensors)
+            decoding = replace(decoding, tensors=tensors)
+        return present(passing, decoding)
 
     return each(graph, lambda op: op.kind == "attention", change, "attention")
 

@@ -66,6 +66,12 @@ def split_phases(schedule: Schedule, *, hardware: str, bytes_per_s: Positive, de
     return replace(schedule, decode_hardware=hardware, decode_link_bytes_per_s=bytes_per_s, decode_devices=devices)
 
 
+@primitive("batching.switch", once="whether models take turns")
+def switch(schedule: Schedule, *, memory: str) -> Schedule:
+    """Another model is asked each time: its weights are copied from `memory` before the prompt (composition of experts)."""
+    return replace(schedule, swapped_from=memory)
+
+
 @primitive("batching.passes", once="how many passes a sample takes")
 def passes(schedule: Schedule, *, count: Factor) -> Schedule:
     """Forward passes of one sample: denoising steps, times the evaluations of each (guidance takes two)."""

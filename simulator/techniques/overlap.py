@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 from simulator.graph.op import BITS, Graph, Op
 from simulator.techniques.recipe import Schedule
@@ -15,9 +16,15 @@ from simulator.techniques.select import each, with_tensors
 
 
 @primitive("overlap.collectives", once="how collectives overlap")
-def collectives(schedule: Schedule, *, hidden: Fraction = 1.0) -> Schedule:
-    """A share of the collectives proceeds beside computation; no step is shorter than either alone."""
-    return replace(schedule, hidden_link=hidden)
+def collectives(
+    schedule: Schedule, *, hidden: Fraction = 1.0, beside: Literal["tiles", "blocks", "halves"] | None = None
+) -> Schedule:
+    """A share of the collectives proceeds beside computation; no step is shorter than either alone.
+
+    `beside`: what it proceeds beside, for the timeline: the last `tiles` of the op whose result it moves, the next of the
+    `blocks`, or the other of two `halves` of the tokens. How much is hidden follows there, and `hidden` is not used.
+    """
+    return replace(schedule, hidden_link=hidden, link_beside=beside)
 
 
 @primitive("overlap.compress", keeps=("flops", "weight_bytes", "cache_bytes"))

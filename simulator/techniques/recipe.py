@@ -66,6 +66,10 @@ class Schedule:
     """Steps of the draft model per decode step."""
     draft_overlap: float = 0.0
     """Share of the drafting that proceeds beside the checking."""
+    draft_acceptance: float | None = None
+    """Chance that a drafted token is kept, where it is the same for each."""
+    draft_servers: int = 0
+    """Instances that check drafts while further ones are made; 0: drafting and checking take turns."""
     known_tokens: int = 0
     """Tokens at the start of every prompt whose keys and values exist already."""
     known_share: float = 0.0
@@ -80,6 +84,8 @@ class Schedule:
     """Tokens at the start of every prompt that all sequences have in common: stored once."""
     read_once: bool = False
     """Attention reads the shared tokens once per step for all sequences (Hydragen), not once per sequence."""
+    swapped_from: str | None = None
+    """Memory that the whole model is copied from before each prompt (model switching)."""
     samples: int = 1
     """Answers per prompt; the prompt is computed and stored once."""
     prompt_share: float = 1.0
@@ -95,6 +101,8 @@ class Schedule:
     """Between the two machines: the cache of every prompt crosses it."""
     hidden_link: float = 0.0
     """Share of the collectives that proceeds beside computation."""
+    link_beside: Literal["tiles", "blocks", "halves"] | None = None
+    """What they proceed beside, where a timeline tells."""
     passes: float = 1.0
     """Forward passes of one sample (denoising steps), for networks that generate no tokens."""
     padding: float = 1.0

@@ -26,12 +26,14 @@ def draft(
     tree: Count | None = None,
     hardware: str | None = None,
     overlap: Fraction = 0.0,
+    servers: Count0 = 0,
     techniques: tuple[str, ...] = (),
 ) -> Schedule:
     """A draft model proposes `tokens` one after the other; the model checks them, or a `tree` of them, in one step.
 
     A step yields `accepted` tokens, or (1 - a^(k+1)) / (1 - a) with an acceptance of a per token (Leviathan et al., arXiv
-    2211.17192, eq. 1). `overlap`: share of the drafting that proceeds beside the checking.
+    2211.17192, eq. 1). `overlap`: share of the drafting that proceeds beside the checking; the timeline works it out for
+    `servers` instances that check while drafting goes on (arXiv 2405.14105).
 
     >>> round(draft(Schedule(), model="llama-3.2-1b", tokens=4, acceptance=0.8).gained_tokens, 2)
     3.36
@@ -45,6 +47,8 @@ def draft(
         draft=Helper(model, hardware, techniques),
         draft_tokens=float(tokens),
         draft_overlap=overlap,
+        draft_acceptance=acceptance,
+        draft_servers=servers,
     )
 
 

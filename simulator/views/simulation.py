@@ -51,9 +51,17 @@ def simulation_blocks(simulation: Simulation) -> list[Block]:
     if simulation.decode is None:
         del rows[1]
     blocks: list[Block] = [Section("Run", tuple(rows))]
-    for timeline in simulation.timelines:
+    for timeline in simulation.steps:
         blocks += step_blocks(timeline)
+    for timeline in simulation.further:
+        blocks += _further_blocks(timeline)
     return blocks
+
+
+def _further_blocks(timeline: Timeline) -> list[Block]:
+    """What steps are part of: a stretch of it, without energy, which is the steps'."""
+    row = ("simulated", duration(timeline.seconds), f"{len(timeline.schedule):,} tasks")
+    return [Section(timeline.label.capitalize(), (row,)), resources_table(timeline), waits_table(timeline)]
 
 
 def step_blocks(timeline: Timeline) -> list[Block]:

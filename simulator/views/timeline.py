@@ -50,11 +50,11 @@ def shown_window(timeline: Timeline) -> tuple[int, int]:
     schedule = timeline.schedule
     best = (0, 0, int(schedule.end.max()))
     for section, count in enumerate(schedule.repeats):
-        mine = schedule.section == section
+        mine = (schedule.section == section) & _in_order(timeline)
         if not mine.any():
             continue
         length = int(schedule.end[mine].max() - schedule.start[mine].min())
-        ops = mine & (timeline.schedule.copy == count // 2) & _in_order(timeline)
+        ops = mine & (timeline.schedule.copy == count // 2)
         if length > best[0] and ops.any():
             begin, end = int(schedule.start[ops].min()), int(schedule.end[ops].max())
             margin = max(1, (end - begin) // 50)
@@ -104,26 +104,33 @@ def _span(resource: str, found: list[Any]) -> Span:
 
 
 def timeline_figure(simulation: Simulation) -> Any:
-    """The chart as a Plotly figure: a column per step."""
+    """The chart as a Plotly figure: a column per step, and below them what the steps are part of."""
     from plotly.subplots import make_subplots
 
-    timelines = simulation.timelines
+    timelines, further = simulation.steps, simulation.further
     shown = [_rows(timeline) for timeline in timelines]
     most = max(len(names) for names in shown)
-    heights = [28.0 * most + 30.0, 24.0 * most + 20.0, 190.0]
+    heights = [28.0 * most + 30.0, 24.0 * most + 20.0, 190.0, *(28.0 * len(_rows(one)) + 30.0 for one in further)]
     titles = [f"One repetition of the {timeline.label} step" for timeline in timelines]
     titles += [f"Busy share of each resource, whole {timeline.label} step" for timeline in timelines]
     titles += [f"Power of one device, whole {timeline.label} step" for timeline in timelines]
+    titles += [f"{timeline.label.capitalize()}: its beginning" for timeline in further]
+    whole: list[dict[str, Any] | None] = [{"colspan": len(timelines)}, *[None] * (len(timelines) - 1)]
     figure = make_subplots(
-        rows=3, cols=len(timelines), row_heights=heights, subplot_titles=titles,
+        rows=len(heights), cols=len(timelines), row_heights=heights, subplot_titles=titles,
+        specs=[*[[{}] * len(timelines) for _ in range(3)], *[whole for _ in further]],
         vertical_spacing=80.0 / (sum(heights) + 160.0), horizontal_spacing=0.13,
     )  # fmt: skip
+    width = WIDTH * 0.8 / len(timelines)
     ops = list(dict.fromkeys(terms.op.block for timeline in timelines for terms in timeline.ops.values()))
     colours = {block: PALETTE[number % len(PALETTE)] for number, block in enumerate(ops)}
     for column, (timeline, names) in enumerate(zip(timelines, shown, strict=True), start=1):
-        _draw_spans(figure, timeline, names, colours, column)
+        _draw_spans(figure, timeline, names, colours, (1, column), shown_window(timeline), width)
         _draw_use(figure, timeline, names, column)
         _draw_power(figure, timeline, column)
+    for row, one in enumerate(further, start=4):
+        window = (0, int(np.sort(one.schedule.end)[: 16 * len(one.schedule.net.resources)].max()))
+        _draw_spans(figure, one, _rows(one), {}, (row, 1), window, WIDTH * 0.8)
     names_of = simulation.prediction.provenance
     figure.update_layout(
         title={
@@ -160,10 +167,19 @@ def _scale(seconds: float) -> tuple[float, str]:
     return 1e9, "ns"
 
 
-def _draw_spans(figure: Any, timeline: Timeline, names: list[str], colours: dict[str, str], column: int) -> None:
+def _draw_spans(
+    figure: Any,
+    timeline: Timeline,
+    names: list[str],
+    colours: dict[str, str],
+    place: tuple[int, int],
+    window: tuple[int, int],
+    width: float,
+) -> None:
+    """Bars within a window, in a subplot (row, column) of so many pixels; names where they have room."""
     import plotly.graph_objects as go
 
-    window = shown_window(timeline)
+    row, column = place
     begin, end = window[0] / PICOSECONDS, window[1] / PICOSECONDS
     factor, unit = _scale(end - begin)
     blocks = {terms.op.name: terms.op.block for terms in timeline.ops.values()}
@@ -185,25 +201,28 @@ def _draw_spans(figure: Any, timeline: Timeline, names: list[str], colours: dict
                 customdata=[[s.op, duration(s.end_s - s.start_s), s.tasks, "yes" if s.critical else "no"] for s in members],
                 hovertemplate="%{customdata[0]} on %{y}<br>%{customdata[1]}, %{customdata[2]} tasks"
                 "<br>on the critical path: %{customdata[3]}<extra></extra>",
-                text=[s.op if part > 0.09 * (end - begin) * factor else "" for s, part in zip(members, length, strict=True)],
+                text=[
+                    s.op if part / ((end - begin) * factor) * width > 6.5 * len(s.op) + 8.0 else ""
+                    for s, part in zip(members, length, strict=True)
+                ],
                 textposition="inside", insidetextanchor="middle", textfont={"color": "white", "size": 11}, textangle=0,
-                constraintext="inside", cliponaxis=True,
+                constraintext="none", cliponaxis=True,
             ),
-            row=1, col=column,
+            row=row, col=column,
         )  # fmt: skip
     figure.update_yaxes(
         categoryorder="array",
         categoryarray=names[::-1],
         range=[-0.5, len(names) - 0.5],
         ticksuffix=" ",
-        row=1,
+        row=row,
         col=column,
     )
     figure.update_xaxes(
-        title_text=f"{unit} from the beginning of the repetition; black edge: critical path",
+        title_text=f"{unit} from the beginning; black edge: critical path",
         title_standoff=4,
         range=[0, (end - begin) * factor],
-        row=1,
+        row=row,
         col=column,
     )
 

@@ -35,7 +35,7 @@ def trace(simulation: Simulation) -> dict[str, Any]:
 
 def step_events(timeline: Timeline, process: int, begin_ps: int) -> list[dict[str, Any]]:
     """Metadata, tasks (`X`) and counters (`C`) of one step."""
-    found = [_meta(process, 0, "process_name", name=f"{timeline.label} step")]
+    found = [_meta(process, 0, "process_name", name=f"{timeline.label} step" if timeline.ops else timeline.label)]
     found.append(_meta(process, 0, "process_sort_index", sort_index=process))
     thread = 0
     critical = set(timeline.critical_path)

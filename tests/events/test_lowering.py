@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from simulator.cost.layout import R_TIME
-from simulator.errors import ScenarioError, UnknownNameError, UnsupportedError
+from simulator.errors import ScenarioError, UnknownNameError
 from simulator.events.engine import simulate
 from simulator.events.layout import PICOSECONDS
 from simulator.events.lower import lower
 from simulator.events.policy import ANALYTIC, Policy, policy_from
-from simulator.events.simulation import explain_difference, simulate_scenario, step_timeline
+from simulator.events.simulation import simulate_scenario
+from simulator.events.steps import explain_difference, step_timeline
 from simulator.graph.step import Slice
 from simulator.predict import predictor
 from simulator.scenario import Scenario
@@ -194,7 +195,7 @@ def test_collectives_overlap() -> None:
     made, shares = built(CLASSES["gpus"])
     step = (Slice(4.0, 512.0),)
     plain = step_timeline(made, step, shares, Policy(), label="prefill").seconds
-    overlapped = step_timeline(made, step, shares, Policy(overlap_collectives=True), label="prefill").seconds
+    overlapped = step_timeline(made, step, shares, Policy(collectives="tiles"), label="prefill").seconds
     made.runner.step(step, shares)
     links = sum(
         float(record[R_TIME])
@@ -256,11 +257,6 @@ def test_switches() -> None:
         policy_from(("host=exact",))
     with pytest.raises(ScenarioError, match="chunks must be at least 1"):
         Policy(chunks=0)
-
-
-def test_pipelines_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match="--tp"):
-        simulate_scenario(Scenario("llama-2-7b", "dgx-a100", tp=4, pp=2))
 
 
 def test_same_scenario_same_timeline() -> None:

@@ -108,7 +108,8 @@ def test_command(tmp_path: Path) -> None:
         (["--trace", "trace.txt"], "--trace must end in .json"),
         (["--html", "chart.pdf"], "--html must end in .html or .png"),
         (["--chunks", "0"], "chunks must be at least 1"),
-        (["--pp", "2"], "inference pipeline"),
+        (["--collectives", "thirds"], "Invalid value for '--collectives'"),
+        (["--units", "npu"], "no unit 'npu'"),
     ],
 )
 def test_bad_input(arguments: list[str], message: str) -> None:
