@@ -15,6 +15,7 @@ from typing import Any
 
 from simulator.errors import ScenarioError
 from simulator.graph.step import Slice
+from simulator.mapping.place import Need
 from simulator.predict import Predictor, predictor
 from simulator.result import Prediction
 from simulator.scenario import Scenario
@@ -189,14 +190,25 @@ class Inference:
         return _largest(lambda tokens: self._fits(batch, float(tokens)), LONGEST)
 
     def max_batch(self) -> float:
-        """Most sequences of the scenario's lengths that fit."""
+        """Most sequences of the scenario's lengths that fit without spilling what no rule places elsewhere."""
         total = float(self.scenario.input_tokens + self.scenario.output_tokens)
         return _largest(lambda batch: self._fits(batch, total), MOST) * self.scenario.dp
 
     def _fits(self, batch: int, total: float) -> bool:
         prompt, generated, source = self.predictor.lengths(self.scenario.input_tokens, self.scenario.output_tokens)
         kept = max(1.0, total * self.predictor.schedule.prompt_share - generated)
-        return self.predictor.has_room(self.predictor.need(batch, min(prompt, kept), kept + generated, source))
+        need = self.predictor.need(batch, min(prompt, kept), kept + generated, source)
+        return self.predictor.has_room(need) and (self._spilled or self._at_home(need))
+
+    @cached_property
+    def _spilled(self) -> bool:
+        """One short sequence already leaves the memory of the activations without a rule that says so."""
+        return not self._at_home(self.predictor.need(1, 1.0, 2.0, 0.0))
+
+    def _at_home(self, need: Need) -> bool:
+        placer = self.predictor.placer
+        weights, cache = placer.place(need, self.predictor.options[0]).shares[:2]
+        return min(weights[placer.home], cache[placer.home]) > 1.0 - 1e-9
 
 
 class Training:
