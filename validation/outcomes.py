@@ -20,6 +20,7 @@ from simulator.predict import Predictor, predictor
 from simulator.result import Prediction
 from simulator.scenario import Scenario
 from simulator.train import TrainingPrediction, TrainingScenario, predict_training
+from validation.arrivals import Arrivals, Targets
 from validation.claimspec import ScenarioSpec
 
 LONGEST = 1 << 27
@@ -32,7 +33,7 @@ LOWER = {
     "communication_reduction": "link_bytes",
 }  # fmt: skip
 """Metrics that are baseline over technique, and their quantity."""
-RISING = ("tokens_per_s", "total_tokens", "decode_tokens", "prefill_tokens", "riding", "max_", "mfu", "capacity")
+RISING = ("tokens_per_s", "total_tokens", "decode_tokens", "prefill_tokens", "riding", "max_", "mfu", "capacity", "goodput")
 """Beginnings of quantities of which more is better."""
 HIGHER = {
     "throughput_gain": "tokens_per_s", "max_context": "max_context_tokens", "max_batch_gain": "max_batch",
@@ -75,12 +76,18 @@ class Side:
         return _run(tuple(sorted((key, frozen(value)) for key, value in self.values.items())))
 
 
+TARGETS = {"slo_ttft_s": "ttft_s", "slo_tpot_s": "tpot_s", "requests_per_s": "requests_per_s"}
+"""Fields of a scenario in a claims file that say how requests arrive and what they may take."""
+
+
 class Inference:
     """A prediction and what can be read off it."""
 
     def __init__(self, values: dict[str, Any]) -> None:
         batch = values.get("batch", 1)
-        values = {**values, "max_context": values.get("max_context", 10**9)}
+        self.targets = Targets(**{name: values[key] for key, name in TARGETS.items() if key in values})
+        values = {key: value for key, value in values.items() if key not in TARGETS}
+        values["max_context"] = values.get("max_context", 10**9)
         whole = Scenario(**{**values, "batch": 1 if batch == "max" else batch})
         self.predictor: Predictor = predictor(whole)
         self.scenario = whole
@@ -92,6 +99,18 @@ class Inference:
         """Of the scenario."""
         scenario = self.scenario
         return self.predictor.predict(scenario.batch, scenario.input_tokens, scenario.output_tokens)
+
+    @cached_property
+    def arrivals(self) -> Arrivals:
+        """The same deployment under requests that arrive at random."""
+        shares = self.prediction.run.turns[0].placement.shares  # type: ignore[attr-defined]
+        return Arrivals(self.predictor, self.scenario, shares, self.max_batch(), self.targets)
+
+    def loaded(self) -> tuple[float, float]:
+        """TTFT and TPOT that nine of ten requests stay below at the scenario's rate. Raises ScenarioError without one."""
+        if self.targets.requests_per_s is None:
+            raise ScenarioError("latency under load needs a rate: requests_per_s")
+        return self.arrivals.latencies(self.targets.requests_per_s)
 
     def value(self, quantity: str) -> float:
         """See `Side.value`."""
@@ -286,6 +305,11 @@ QUANTITIES: dict[str, Callable[[Inference], float]] = {
     "prefill_flop_per_s": lambda run: run.flops("prefill") / run.prediction.ttft_s / run.prediction.devices,
     "attention_flop_per_s": lambda run: run.attention_rate(),
     "prefill_link_share": lambda run: run.seconds("prefill", "kind:collective") / run.seconds("prefill", "all"),
+    "goodput_per_device": lambda run: run.arrivals.goodput(),
+    "slo_scale": lambda run: run.arrivals.scale(),
+    "loaded_ttft_s": lambda run: run.loaded()[0],
+    "loaded_tpot_s": lambda run: run.loaded()[1],
+    "loaded_e2el_s": lambda run: run.loaded()[0] + (run.scenario.output_tokens - 1) * run.loaded()[1],
     "link_share": lambda run: run.seconds("decode", "kind:collective") / run.seconds("decode", "all"),
 }
 """Quantities of one side; seconds, bytes and FLOPs of the whole batch, device_bytes of one device."""
@@ -360,6 +384,7 @@ def _run(key: tuple[Any, ...]) -> Inference | Training:
         values = dict(key)
         training = bool(values.pop("train", False))
         known = {item.name for item in fields(TrainingScenario if training else Scenario)}
+        known |= set() if training else set(TARGETS)
         unknown = sorted(set(values) - known)
         if unknown:
             raise ScenarioError(f"a scenario has no {', '.join(unknown)}")
