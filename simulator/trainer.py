@@ -57,6 +57,18 @@ class TrainingScenario:
     gradient_dtype: str | None = None
     engine: str = "native"
     flash_attention: bool = True
+    score_passes: float = 2.0
+    """Without flash attention: crossings of memory of one element per (query, key) pair and head, in each direction."""
+    state_dtype: str = "fp32"
+    """Of the optimizer's state."""
+    master_copy: bool = True
+    """Whether the update is applied to a copy of the weights in 32 bits."""
+    uncompressed_share: float = 0.0
+    """Share of the steps whose gradients are exchanged as without the technique (a warm-up before compression)."""
+    max_context: int | None = None
+    """Replaces the model's own limit."""
+    cp: int = 1
+    """Ranks that divide each sequence; keys and values go around among them (ring attention, arXiv 2105.13120)."""
     techniques: tuple[str, ...] = ()
 
 
@@ -74,32 +86,45 @@ class _Part:
 class Trainer:
     """A training scenario resolved to graphs; memory is known without timing anything."""
 
-    def __init__(self, scenario: TrainingScenario) -> None:
-        scenario = replace(scenario, **training_options(scenario.model, scenario.techniques))
+    def __init__(self, scenario: TrainingScenario, decided: bool = False) -> None:
+        """`decided`: what the techniques say about training is in the scenario already."""
+        self.uncompressed_dtype = scenario.gradient_dtype
+        """Of gradients where the scenario, not a technique, decides it."""
+        if not decided:
+            scenario = replace(scenario, **training_options(scenario.model, scenario.techniques))
         _check(scenario)
         machine = load_machine(scenario.hardware)
         dp = scenario.dp
         if dp is None:
-            dp = max(1, machine.devices // (scenario.tp * scenario.pp)) if machine.is_system else 1
+            dp = max(1, machine.devices // (scenario.tp * scenario.pp * scenario.cp)) if machine.is_system else 1
         self.scenario = replace(scenario, dp=dp)
         frozen = scenario.weight_dtype if scenario.weight_dtype not in _FLOATS else None
         asked = Scenario(
-            scenario.model, scenario.hardware, engine=scenario.engine, tp=scenario.tp, pp=scenario.pp, dp=dp,
+            scenario.model, scenario.hardware, engine=scenario.engine, tp=scenario.tp, pp=scenario.pp,
+            dp=dp * scenario.cp,
             ep=scenario.ep, weight_dtype=frozen, techniques=scenario.techniques,
         )  # fmt: skip
         self.resolved: Resolved = resolve(asked)
         model = self.resolved.model
         self.parallelism: Parallelism = self.resolved.parallelism
         self.per_sample = _per_sample(model)
-        self.tokens = 1 if self.per_sample else scenario.sequence_tokens
-        if not self.per_sample and model.max_context and self.tokens > model.max_context:
+        whole = 1 if self.per_sample else scenario.sequence_tokens
+        self.tokens = whole / scenario.cp
+        """Of each sequence, that one rank computes."""
+        limit = scenario.max_context or model.max_context
+        if not self.per_sample and limit and whole > limit:
             raise ScenarioError(
-                f"{self.tokens} tokens are beyond the {model.max_context} of {model.name}; lower --sequence"
+                f"{whole} tokens are beyond the {limit} of {model.name}; lower --sequence"
             )
         if scenario.pp > 1 and model.encoder is not None:
             raise UnsupportedError(f"pp={scenario.pp} of {model.name}, an encoder and a decoder,", ["tp", "dp"])
+        if scenario.cp > 1 and (self.per_sample or model.encoder is not None):
+            raise UnsupportedError(f"cp={scenario.cp} of {model.name}, whose samples are no sequences,", ["dp"])
         source = float(model.source_tokens or self.tokens) if model.encoder is not None else 0.0
-        graphs = [(model.graph, Slice(scenario.micro_batch, self.tokens, 0, source))]
+        causal = any(op.kind == "attention" and op.span.causal for op in model.graph.ops)
+        # With balanced shares a causal query sees half of the others' tokens on average.
+        others = (whole - self.tokens) * (0.5 if causal else 1.0)
+        graphs = [(model.graph, Slice(scenario.micro_batch, self.tokens, others, source))]
         if model.encoder is not None:
             graphs.append((model.encoder, Slice(scenario.micro_batch, source)))
         self.parts = [self._part(graph, part) for graph, part in graphs]
@@ -121,13 +146,18 @@ class Trainer:
             lora_rank=scenario.lora_rank,
             gradient_accumulation=scenario.gradient_accumulation,
             flash_attention=scenario.flash_attention,
+            score_passes=scenario.score_passes,
+            optimizer_dtype=scenario.state_dtype,
+            master_dtype="fp32" if scenario.master_copy else None,
         )
-        tokens = int(part.query_tokens)
+        tokens = int(part.query_tokens * scenario.cp)
         useful = training_graph(graph, replace(plan, recompute="none", flash_attention=False), tokens)
         flops = sum(op.flops_at((part,)) for op in useful if op.block != "optimizer")
         sharded = shard(training_graph(graph, plan, tokens), replace(parallelism, pp=1))
         if parallelism.pp > 1:
             sharded = sharded.with_ops([*sharded.ops, self._send(graph)])
+        if scenario.cp > 1:
+            sharded = sharded.with_ops([*sharded.ops, *self._ring(graph)])
         return _Part(sharded, part, flops)
 
     def _send(self, graph: Graph) -> Op:
@@ -138,6 +168,23 @@ class Trainer:
             "stage.send", "collective", (message,), repeat=times, dtype=graph.dtype, rows=Amount(tokens=1.0),
             n=graph.hidden, groups=2, collective="send", axis="pp",
         )  # fmt: skip
+
+    def _ring(self, graph: Graph) -> list[Op]:
+        """Keys and values of all ranks on their way around: forward, and with their gradients backward."""
+        scenario = self.scenario
+        found = []
+        for op in graph.ops:
+            if op.kind == "attention" and op.phase != "decode":
+                width = op.kv_heads * (op.head_dim + op.value_dim) / scenario.tp
+                message = Tensor("message", "activation", graph.dtype, read=Amount(tokens=width * scenario.cp))
+                found.append(
+                    Op(
+                        f"{op.name}.ring", "collective", (message,), repeat=3.0 * op.repeat * scenario.gradient_accumulation,
+                        dtype=graph.dtype, rows=Amount(tokens=1.0), n=max(1, round(width)), groups=scenario.cp,
+                        collective="all_gather", axis="cp",
+                    )
+                )  # fmt: skip
+        return found
 
     @cached_property
     def memory_by_role_bytes(self) -> dict[Role, float]:
@@ -226,10 +273,10 @@ class Trainer:
         if not machine.links:
             return {}
         found = {}
-        for axis, stride, ranks in (("dp", p.tp, p.dp), ("pp", p.tp * p.dp, p.pp)):
+        for axis, stride, ranks in (("dp", p.tp, p.dp), ("cp", p.tp, self.scenario.cp), ("pp", p.tp * p.dp, p.pp)):
             link, fastest = machine.interconnect(stride * ranks), machine.links[0]
             assert link is not None
-            inside = max(1, int(fastest.max_devices // stride)) if axis == "dp" and link is not fastest else 1
+            inside = max(1, int(fastest.max_devices // stride)) if axis != "pp" and link is not fastest else 1
             rate = min(max(fastest.bytes_per_s, link.bytes_per_s), inside * link.bytes_per_s)
             found[axis] = replace(link, bytes_per_s=rate, max_devices=float("inf"))
         return found
@@ -248,8 +295,8 @@ class Trainer:
 
     def passes(self, end: str) -> tuple[dict[str, float], dict[str, float]]:
         """Seconds of a stage in each pass, all micro-batches together (`kernels`: launches); pieces of its exchanges."""
-        pieces = {"gather": 0.0, "gradients": 0.0, "regather": 0.0}
-        spent = dict.fromkeys((*pieces, "forward", "backward", "update", "assemble", "send", "inner", "kernels"), 0.0)
+        pieces = {"gather": 0.0, "gradients": 0.0, "regather": 0.0, "ring": 0.0}
+        spent = dict.fromkeys((*pieces, "attending", "forward", "backward", "update", "assemble", "send", "inner", "kernels"), 0.0)
         for runner in self.runners:
             for op, record in zip(runner.table.ops, runner.scratch.records, strict=True):
                 if end and _end(op) not in ("", end):
@@ -257,6 +304,7 @@ class Trainer:
                 share = 1.0 / (self.parallelism.pp - 1) if op.axis == "pp" else 1.0 if _end(op) else self.share
                 name, seconds = _pass(op), float(record[R_TIME]) * share
                 spent[name] += seconds
+                spent["attending"] += seconds if op.kind == "attention" else 0.0
                 if name in pieces:
                     pieces[name] += float(record[R_KERNELS]) * share
                 elif name != "send":
@@ -277,6 +325,7 @@ class Trainer:
         issue = 0.0 if host.graph_prefill else spent["kernels"] / m * host.kernel_s
         micro = max(device, issue) + host.prefill_s + spent["send"] / m
         exposed = _exposed(spent["gather"], spent["forward"], pieces["gather"])
+        exposed += _exposed(spent["ring"], spent["attending"], pieces["ring"])
         if self.scenario.zero_stage >= 2:
             both = spent["regather"] + spent["gradients"]
             exposed += _exposed(both, spent["backward"], pieces["regather"] + pieces["gradients"])
@@ -305,14 +354,14 @@ class Trainer:
             "tag": "transferred" if tag == "in-grid" else tag,
             "devices": self.parallelism.devices,
             **{axis: getattr(self.parallelism, axis) for axis in ("tp", "pp", "ep", "dp")},
-            "links": {axis: link.name for axis, link in self.links.items() if getattr(self.parallelism, axis) > 1},
+            "links": {axis: link.name for axis, link in self.links.items() if (self.scenario.cp if axis == "cp" else getattr(self.parallelism, axis)) > 1},
             "price": None if hourly is None else hourly.source,
             "assumed": list(resolved.machine.assumed),
         }
 
 
 def _check(scenario: TrainingScenario) -> None:
-    for label in ("micro_batch", "sequence_tokens", "gradient_accumulation", "tp", "pp", "ep"):
+    for label in ("micro_batch", "sequence_tokens", "gradient_accumulation", "tp", "pp", "ep", "cp"):
         if getattr(scenario, label) < 1:
             raise ScenarioError(f"{label} must be at least 1, got {getattr(scenario, label)}")
     dtype = scenario.weight_dtype
@@ -356,6 +405,8 @@ def _pass(op: Op) -> str:
     """What of the step an op belongs to: a pass, an exchange beside one, the update, or sends between stages."""
     if op.axis == "pp":
         return "send"
+    if op.axis == "cp":
+        return "ring"
     if op.axis == "dp":
         last = op.name.rpartition(".")[2]
         when = {"forward": "gather", "backward": "regather", "update": "assemble"}

@@ -234,7 +234,7 @@ class Training:
     """A training step and what can be read off it."""
 
     def __init__(self, values: dict[str, Any]) -> None:
-        self.values = values
+        self.values = {"max_context": 1 << 30, **values}
 
     @cached_property
     def prediction(self) -> TrainingPrediction:
