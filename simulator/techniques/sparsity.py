@@ -55,9 +55,11 @@ def weights(
         elif format != "none":
             wide = 2.0 if format == "nm" else index_bits
             found.append(replace(dense.scaled(density), name="index", dtype="int1", overhead_bits=wide - 1.0))
-        flops = chosen.flops * density if compute == "sparse" else chosen.flops
+        flops, k = chosen.flops, chosen.k
+        if compute == "sparse":
+            flops, k = flops * density, max(1, round(k * density))
         return present(
-            replace(chosen, tensors=(*others, *found), flops=flops, efficiency=chosen.efficiency * efficiency), rest
+            replace(chosen, tensors=(*others, *found), flops=flops, k=k, efficiency=chosen.efficiency * efficiency), rest
         )
 
     return each(graph, lambda op: is_linear(op, blocks), change, f"linear layers in {', '.join(blocks)}")
