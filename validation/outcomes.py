@@ -296,6 +296,11 @@ QUANTITIES: dict[str, Callable[[Inference], float]] = {
     "prefill_energy_j": lambda run: run.prediction.prefill_energy_j,
     "power_w": lambda run: run.prediction.power_w,
     "usd_per_token": lambda run: run.prediction.usd_per_million_output_tokens or math.nan,
+    "tokens_per_s_per_purchase_usd": lambda run: (
+        run.prediction.output_tokens_per_s
+        / run.prediction.devices
+        / (run.predictor.resolved.machine.purchase_usd or math.nan)
+    ),
     "flops": lambda run: run.flops("prefill") + (run.flops("decode") if run.scenario.output_tokens > 1 else 0.0),
     "prefill_flops": lambda run: run.flops("prefill"),
     "decode_flops": lambda run: run.flops("decode"),

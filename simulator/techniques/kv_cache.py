@@ -219,6 +219,31 @@ def recurrent(graph: Graph, *, layers: Share = 1.0, window: Count0 = 0, state_wi
     return each(graph, attends, change, "cache of keys and values")
 
 
+@primitive("kv_cache.spread", keeps=("weight_bytes",), lowers=("cache_bytes", "cache_traffic"))
+def spread(graph: Graph, *, instances: Count) -> Graph:
+    """Each sequence's cache is divided among so many instances with all weights, which attend to their part in each step.
+
+    Counts of decode are those of one instance; partial results (a value and two statistics per head and instance) cross
+    to where the query is, and are summed. For distributed attention (arXiv 2401.02669).
+    """
+
+    def change(op: Op) -> list[Op]:
+        passing, decoding = phases_cut(op)
+        if decoding is None:
+            return present(passing)
+        mine = per_position(decoding, 1.0 / instances)
+        width = op.heads * (op.value_dim + 2.0)
+        partial = Tensor("partial", "activation", "fp32", read=Amount(tokens=instances * width), split=True)
+        summed = replace(
+            decoding, name=f"{op.name}.combine", kind="elementwise", tensors=(partial,), split="heads", part="",
+            flops=Amount(tokens=2.0 * instances * width), rows=Amount(tokens=1.0), n=max(1, round(width)),
+            heads=0, kv_heads=0,
+        )  # fmt: skip
+        return present(passing, mine, summed)
+
+    return each(graph, lambda op: attends(op) and not op.span.source, change, "cache of keys and values")
+
+
 @primitive("kv_cache.grown", keeps=("weight_bytes", "cache_bytes"))
 def grown(graph: Graph, *, copies: Amount0 = 1.0, expanded: bool = True) -> Graph:
     """The cache is a tensor that grows: each decode step reads it whole and writes it anew, `copies` times over.
