@@ -143,7 +143,9 @@ def predict_training(
     flops = sum(part.useful_flops for part in trainer.parts) * p.dp
     energy_j = dynamic_j + parts["static"]
     if asked.uncompressed_share > 0.0:
-        early = predict_training(replace(asked, gradient_dtype=trainer.uncompressed_dtype, uncompressed_share=0.0), decided=True)
+        early = predict_training(
+            replace(asked, gradient_dtype=trainer.uncompressed_dtype, uncompressed_share=0.0), decided=True
+        )
         step_s, energy_j = (
             asked.uncompressed_share * first + (1.0 - asked.uncompressed_share) * then
             for first, then in ((early.step_s, step_s), (early.energy_j, energy_j))

@@ -113,9 +113,7 @@ class Trainer:
         """Of each sequence, that one rank computes."""
         limit = scenario.max_context or model.max_context
         if not self.per_sample and limit and whole > limit:
-            raise ScenarioError(
-                f"{whole} tokens are beyond the {limit} of {model.name}; lower --sequence"
-            )
+            raise ScenarioError(f"{whole} tokens are beyond the {limit} of {model.name}; lower --sequence")
         if scenario.pp > 1 and model.encoder is not None:
             raise UnsupportedError(f"pp={scenario.pp} of {model.name}, an encoder and a decoder,", ["tp", "dp"])
         if scenario.cp > 1 and (self.per_sample or model.encoder is not None):
@@ -296,7 +294,9 @@ class Trainer:
     def passes(self, end: str) -> tuple[dict[str, float], dict[str, float]]:
         """Seconds of a stage in each pass, all micro-batches together (`kernels`: launches); pieces of its exchanges."""
         pieces = {"gather": 0.0, "gradients": 0.0, "regather": 0.0, "ring": 0.0}
-        spent = dict.fromkeys((*pieces, "attending", "forward", "backward", "update", "assemble", "send", "inner", "kernels"), 0.0)
+        spent = dict.fromkeys(
+            (*pieces, "attending", "forward", "backward", "update", "assemble", "send", "inner", "kernels"), 0.0
+        )
         for runner in self.runners:
             for op, record in zip(runner.table.ops, runner.scratch.records, strict=True):
                 if end and _end(op) not in ("", end):
@@ -354,7 +354,11 @@ class Trainer:
             "tag": "transferred" if tag == "in-grid" else tag,
             "devices": self.parallelism.devices,
             **{axis: getattr(self.parallelism, axis) for axis in ("tp", "pp", "ep", "dp")},
-            "links": {axis: link.name for axis, link in self.links.items() if (self.scenario.cp if axis == "cp" else getattr(self.parallelism, axis)) > 1},
+            "links": {
+                axis: link.name
+                for axis, link in self.links.items()
+                if (self.scenario.cp if axis == "cp" else getattr(self.parallelism, axis)) > 1
+            },
             "price": None if hourly is None else hourly.source,
             "assumed": list(resolved.machine.assumed),
         }

@@ -35,7 +35,17 @@ LOWER = {
     "communication_reduction": "link_bytes",
 }  # fmt: skip
 """Metrics that are baseline over technique, and their quantity."""
-RISING = ("tokens_per_s", "total_tokens", "decode_tokens", "prefill_tokens", "riding", "max_", "mfu", "capacity", "goodput")
+RISING = (
+    "tokens_per_s",
+    "total_tokens",
+    "decode_tokens",
+    "prefill_tokens",
+    "riding",
+    "max_",
+    "mfu",
+    "capacity",
+    "goodput",
+)
 """Beginnings of quantities of which more is better."""
 HIGHER = {
     "throughput_gain": "tokens_per_s", "max_context": "max_context_tokens", "max_batch_gain": "max_batch",

@@ -59,7 +59,8 @@ def weights(
         if compute == "sparse":
             flops, k = flops * density, max(1, round(k * density))
         return present(
-            replace(chosen, tensors=(*others, *found), flops=flops, k=k, efficiency=chosen.efficiency * efficiency), rest
+            replace(chosen, tensors=(*others, *found), flops=flops, k=k, efficiency=chosen.efficiency * efficiency),
+            rest,
         )
 
     return each(graph, lambda op: is_linear(op, blocks), change, f"linear layers in {', '.join(blocks)}")
