@@ -16,10 +16,10 @@ from simulator.cost.runner import Runner
 from simulator.cost.table import build_table, check_runnable, usable_dtype
 from simulator.errors import ScenarioError, UnsupportedError
 from simulator.explain import costs
-from simulator.graph.backward import SCORES
 from simulator.graph.build import Model
 from simulator.graph.op import Graph, Op, Role, Tensor
 from simulator.graph.optimizer import Recompute
+from simulator.graph.passes import cast, end_of, is_tied, kept_bytes, operand_bytes, pass_of
 from simulator.graph.step import Amount, Slice
 from simulator.graph.training import TrainingPlan, training_graph
 from simulator.mapping.machine import Interconnect, load_machine
@@ -133,7 +133,7 @@ class Trainer:
     def _part(self, graph: Graph, part: Slice) -> _Part:
         scenario, parallelism = self.scenario, self.parallelism
         if scenario.weight_dtype in _FLOATS:
-            graph = _cast(graph, scenario.weight_dtype)
+            graph = cast(graph, scenario.weight_dtype)
         plan = TrainingPlan(
             recompute=scenario.recompute,
             optimizer=scenario.optimizer,
@@ -202,18 +202,18 @@ class Trainer:
         roles: dict[Role, float] = dict.fromkeys(("weight", "gradient", "optimizer", "activation"), 0.0)
         gathered = operands = 0.0
         for part in self.parts:
-            tied = self.parallelism.pp > 1 and "head" in ends and _is_tied(part.graph)
+            tied = self.parallelism.pp > 1 and "head" in ends and is_tied(part.graph)
             for op in part.graph.ops:
-                end = _end(op)
+                end = end_of(op)
                 if end and end not in ends and not (tied and end == "embedding"):
                     continue
                 share = 1.0 if end else self.share
-                kept, working = _resident(op, part.slice, self.scenario.recompute)
+                kept, working = kept_bytes(op, part.slice, self.scenario.recompute)
                 for role, size in kept.items():
                     roles[role] += share * size * (in_flight if role == "activation" else 1)
                 roles["activation"] += working
                 if op.kind != "collective":
-                    operands = max(operands, _operands(op, part.slice))
+                    operands = max(operands, operand_bytes(op, part.slice))
                 elif op.name.endswith(".all_gather.forward") and op.axis == "dp":
                     gathered = max(gathered, op.bytes_at((part.slice,)) / op.repeat)
         roles["weight"] += 2.0 * gathered
@@ -299,10 +299,10 @@ class Trainer:
         )
         for runner in self.runners:
             for op, record in zip(runner.table.ops, runner.scratch.records, strict=True):
-                if end and _end(op) not in ("", end):
+                if end and end_of(op) not in ("", end):
                     continue
-                share = 1.0 / (self.parallelism.pp - 1) if op.axis == "pp" else 1.0 if _end(op) else self.share
-                name, seconds = _pass(op), float(record[R_TIME]) * share
+                share = 1.0 / (self.parallelism.pp - 1) if op.axis == "pp" else 1.0 if end_of(op) else self.share
+                name, seconds = pass_of(op), float(record[R_TIME]) * share
                 spent[name] += seconds
                 spent["attending"] += seconds if op.kind == "attention" else 0.0
                 if name in pieces:
@@ -380,74 +380,6 @@ def _per_sample(model: Model) -> bool:
     return not model.decode and (model.architecture is None or model.architecture.fixed_tokens is not None)
 
 
-def _cast(graph: Graph, dtype: str | None) -> Graph:
-    """The graph with arithmetic, weights and activations of its own format in another."""
-    if dtype is None or dtype == graph.dtype:
-        return graph
-    own = graph.dtype
-    ops = [
-        replace(
-            op,
-            dtype=dtype if op.dtype == own else op.dtype,
-            tensors=tuple(replace(t, dtype=dtype) if t.dtype == own else t for t in op.tensors),
-        )
-        for op in graph.ops
-    ]
-    return replace(graph, ops=tuple(ops), dtype=dtype)
-
-
-def _end(op: Op) -> str:
-    """The end of a pipeline that an op belongs to, with its update and its exchanges; empty for layers."""
-    for end in ("embedding", "head"):
-        own = op.block in ("optimizer", "communication") and op.name.startswith(end)
-        if own or op.block == end or op.name.startswith(f"{end}."):
-            return end
-    return ""
-
-
-def _pass(op: Op) -> str:
-    """What of the step an op belongs to: a pass, an exchange beside one, the update, or sends between stages."""
-    if op.axis == "pp":
-        return "send"
-    if op.axis == "cp":
-        return "ring"
-    if op.axis == "dp":
-        last = op.name.rpartition(".")[2]
-        when = {"forward": "gather", "backward": "regather", "update": "assemble"}
-        return "gradients" if ".gradient." in op.name else when.get(last, "gradients")
-    if op.block == "optimizer":
-        return "update"
-    backward = (".backward", ".backward_sums", ".dgrad", ".wgrad", ".recompute")
-    return "backward" if op.name.endswith(backward) else "forward"
-
-
 def _exposed(exchange_s: float, beside_s: float, pieces: float) -> float:
     """What of an exchange its pass does not hide: the rest, and at least one of its pieces."""
     return max(exchange_s - beside_s, exchange_s / max(1.0, pieces)) if exchange_s > 0.0 else 0.0
-
-
-def _resident(op: Op, part: Slice, recompute: Recompute) -> tuple[dict[Role, float], float]:
-    """Bytes by role that stay until their use, and bytes that only one recomputed block keeps, while it is at work."""
-    inside = op.block != "optimizer" and not _end(op)
-    held: list[Tensor] = []
-    passing: list[Tensor] = []
-    for tensor in op.tensors:
-        dropped = tensor.name in SCORES if recompute == "selective" else recompute == "full" and inside
-        working = dropped and tensor.role == "activation" and tensor.name != "checkpoint"
-        (passing if working else held).append(tensor)
-    sizes = (part.sequences, part.query_tokens, part.source_tokens)
-    kept = replace(op, tensors=tuple(held)).resident_bytes(*sizes)
-    return kept, replace(op, tensors=tuple(passing)).resident_bytes(*sizes).get("activation", 0.0)
-
-
-def _operands(op: Op, part: Slice) -> float:
-    """Bytes of activations that an op reads and writes, and that are not kept anyway."""
-    seen = op.seen((part,))
-    loose = (t for t in op.tensors if t.role == "activation" and not any(t.resident))
-    return sum((t.read + t.write).at(seen) * t.bytes_per_element for t in loose)
-
-
-def _is_tied(graph: Graph) -> bool:
-    """Whether the head multiplies by the table of the embedding, so that the last stage of a pipeline has a copy."""
-    heads = [op for op in graph.ops if op.block == "head" and op.kind == "gemm" and _pass(op) == "forward"]
-    return any(t.role == "weight" and any(t.read) and not any(t.resident) for op in heads for t in op.tensors)

@@ -14,8 +14,8 @@ from typing import Any
 
 from simulator.errors import Problem, SimulatorError, SpecError, UnknownNameError, shorten
 from validation.claimspec import ClaimsFile, ClaimSpec, ScenarioSpec
-from validation.outcomes import ABSOLUTE
 from validation.metricnames import known_metrics, meaning
+from validation.outcomes import ABSOLUTE
 from validation.verdicts import Row, claimed_value, judge, load_claims, points, row_of, verdict
 
 WORDS = ("model", "hardware", "conditions")

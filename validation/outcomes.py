@@ -19,9 +19,10 @@ from simulator.mapping.place import Need
 from simulator.predict import Predictor, predictor
 from simulator.result import Prediction
 from simulator.scenario import Scenario
-from simulator.train import TrainingPrediction, TrainingScenario, predict_training
+from simulator.train import TrainingScenario
 from validation.arrivals import Arrivals, Targets
 from validation.claimspec import ScenarioSpec
+from validation.training_step import Training, largest
 
 LONGEST = 1 << 27
 CONTEXT_BYTES = 0.5 * 2**30
@@ -56,13 +57,6 @@ ABSOLUTE = {
     "throughput_abs": "tokens_per_s", "latency_abs": "e2el_s", "peak_memory_bytes": "device_bytes",
 }  # fmt: skip
 """Metrics that are a number of the technique's side."""
-
-
-TRAINING = (
-    "e2el_s", "tokens_per_s", "mfu", "device_bytes", "weight_bytes", "state_bytes", "activation_bytes", "flops",
-    "energy_j_per_token", "power_w", "bubble_share", "flop_per_s_per_device", "fits",
-)  # fmt: skip
-"""Quantities of a training step."""
 
 
 @dataclass(slots=True)
@@ -218,12 +212,12 @@ class Inference:
     def max_context(self) -> float:
         """Most tokens of each sequence of the batch that fit, prompt and answer together."""
         batch = math.ceil(self.scenario.batch / self.scenario.dp)
-        return _largest(lambda tokens: self._fits(batch, float(tokens)), LONGEST)
+        return largest(lambda tokens: self._fits(batch, float(tokens)), LONGEST)
 
     def max_batch(self) -> float:
         """Most sequences of the scenario's lengths that fit without spilling what no rule places elsewhere."""
         total = float(self.scenario.input_tokens + self.scenario.output_tokens)
-        return _largest(lambda batch: self._fits(batch, total), MOST) * self.scenario.dp
+        return largest(lambda batch: self._fits(batch, total), MOST) * self.scenario.dp
 
     def _fits(self, batch: int, total: float) -> bool:
         prompt, generated, source = self.predictor.lengths(self.scenario.input_tokens, self.scenario.output_tokens)
@@ -240,46 +234,6 @@ class Inference:
         placer = self.predictor.placer
         weights, cache = placer.place(need, self.predictor.options[0]).shares[:2]
         return min(weights[placer.home], cache[placer.home]) > 1.0 - 1e-9
-
-
-class Training:
-    """A training step and what can be read off it."""
-
-    def __init__(self, values: dict[str, Any]) -> None:
-        self.values = {"max_context": 1 << 30, **values}
-
-    @cached_property
-    def prediction(self) -> TrainingPrediction:
-        """Of the scenario."""
-        return predict_training(TrainingScenario(**self.values))
-
-    def value(self, quantity: str) -> float:
-        """See `Side.value`."""
-        answer = self.prediction
-        if quantity == "max_batch":
-            return _largest(lambda size: self._fits(micro_batch=size), 4096)
-        if quantity == "max_context_tokens":
-            return _largest(lambda size: self._fits(sequence_tokens=size), 1 << 22)
-        found: dict[str, float | None] = {
-            "e2el_s": answer.step_s, "ttft_s": answer.step_s, "step_s": answer.step_s,
-            "tokens_per_s": answer.tokens_per_s or answer.samples_per_s, "mfu": answer.mfu,
-            "device_bytes": answer.memory_bytes, "weight_bytes": answer.memory_by_role_bytes["weight"],
-            "state_bytes": answer.memory_by_role_bytes["optimizer"] + answer.memory_by_role_bytes["gradient"],
-            "activation_bytes": answer.memory_by_role_bytes["activation"], "flops": answer.model_flops,
-            "energy_j_per_token": answer.energy_j / max(1.0, (answer.tokens_per_s or 1.0) * answer.step_s),
-            "power_w": answer.power_w, "usd_per_token": answer.usd_per_step, "fits": float(answer.fits),
-            "devices": float(answer.devices), "bubble_share": answer.bubble_share,
-            "flop_per_s_per_device": answer.model_flops / answer.step_s / answer.devices,
-        }  # fmt: skip
-        if found.get(quantity) is None:
-            raise ScenarioError(f"a training step has no quantity '{quantity}'; it has {', '.join(found)}")
-        return float(found[quantity] or 0.0)
-
-    def _fits(self, **changes: int) -> bool:
-        from simulator.trainer import Trainer
-
-        trainer = Trainer(TrainingScenario(**{**self.values, **changes}))
-        return trainer.placement.fits
 
 
 QUANTITIES: dict[str, Callable[[Inference], float]] = {
@@ -379,19 +333,6 @@ def _ratio(over: float, under: float) -> float:
     if not under or math.isnan(under) or math.isnan(over):
         return math.nan if not over else math.inf
     return over / under
-
-
-def _largest(fits: Callable[[int], bool], most: int) -> float:
-    low, high = 0, 1
-    while high < most and fits(high):
-        low, high = high, high * 2
-    while high - low > max(1, low // 256):
-        middle = (low + high) // 2
-        if fits(middle):
-            low = middle
-        else:
-            high = middle
-    return float(low)
 
 
 _RUNS: dict[tuple[Any, ...], Inference | Training] = {}

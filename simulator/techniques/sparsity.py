@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from simulator.errors import ScenarioError
 from simulator.graph.counts import linear
 from simulator.graph.op import Graph, Op, Routing, Tensor
 from simulator.graph.step import Amount
