@@ -82,7 +82,7 @@ def resolve(scenario: Scenario) -> Resolved:
 
     recipe = prepared(scenario)
     model = recipe.model
-    machine = operating(capped(load_machine(scenario.hardware), scenario.power_cap_w), recipe.operating)
+    machine = capped(operating(load_machine(scenario.hardware), recipe.operating), power_cap_w(scenario, recipe))
     for dtype, origin in recipe.formats:
         if not any(dtype in unit.peak_flop_per_s for unit in machine.units):
             known = sorted({name for unit in machine.units for name in unit.peak_flop_per_s})
@@ -102,6 +102,12 @@ def resolve(scenario: Scenario) -> Resolved:
     if scenario.images and model.vision is None:
         raise ScenarioError(f"{model.name} takes no images; leave --images at 0")
     return Resolved(scenario, model, machine, engine, calibration, parallelism, recipe)
+
+
+def power_cap_w(scenario: Scenario, recipe: Recipe) -> float | None:
+    """The lower of the scenario's own power limit and that of its techniques, per device; None without either."""
+    limits = [limit for limit in (scenario.power_cap_w, recipe.operating.power_w) if limit is not None]
+    return min(limits, default=None)
 
 
 def capped(machine: Machine, cap_w: float | None) -> Machine:

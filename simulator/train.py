@@ -114,16 +114,19 @@ class TrainingPrediction:
         return {**found, "advice": self.advice, "provenance": self.provenance}
 
 
-def predict_training(scenario: TrainingScenario | None = None, **named: Any) -> TrainingPrediction:
+def predict_training(
+    scenario: TrainingScenario | None = None, *, decided: bool = False, **named: Any
+) -> TrainingPrediction:
     """The prediction of a training scenario, or of `TrainingScenario(**named)`.
 
+    `decided`: the scenario says already what its techniques decide about training.
     Raises UnknownNameError, SpecError, ScenarioError or UnsupportedError.
 
     >>> answer = predict_training(model="llama-3.1-8b", hardware="dgx-h100", zero_stage=3, recompute="full")
     >>> answer.devices, answer.fits
     (8, True)
     """
-    trainer = Trainer(scenario if scenario is not None else TrainingScenario(**named))
+    trainer = Trainer(scenario if scenario is not None else TrainingScenario(**named), decided)
     asked, p, runners = trainer.scenario, trainer.parallelism, trainer.runners
     totals = [float(sum(column)) for column in zip(*(runner.scratch.totals for runner in runners), strict=True)]
     step_s, spent = max((trainer.stage_s(end) for end in trainer.ends), key=lambda stage: stage[0])
@@ -136,23 +139,32 @@ def predict_training(scenario: TrainingScenario | None = None, **named: Any) -> 
     parts = {name: totals[column] * replicas for name, column in columns.items()}
     parts["memory"] = max(0.0, dynamic_j - sum(parts.values()))
     parts["static"] = power.static_w * step_s * p.devices
-    samples = asked.micro_batch * asked.gradient_accumulation * p.dp
+    samples = asked.micro_batch * asked.gradient_accumulation * p.dp / asked.cp
     flops = sum(part.useful_flops for part in trainer.parts) * p.dp
+    energy_j = dynamic_j + parts["static"]
+    if asked.uncompressed_share > 0.0:
+        early = predict_training(
+            replace(asked, gradient_dtype=trainer.uncompressed_dtype, uncompressed_share=0.0), decided=True
+        )
+        step_s, energy_j = (
+            asked.uncompressed_share * first + (1.0 - asked.uncompressed_share) * then
+            for first, then in ((early.step_s, step_s), (early.energy_j, energy_j))
+        )
     placement, hourly, usd = trainer.placement, hourly_price(trainer.resolved.machine), None
     if hourly is not None:
-        watts = (dynamic_j + parts["static"]) / step_s
+        watts = energy_j / step_s
         usd = (hourly.usd_per_hour * p.devices + hourly.usd_per_kwh * watts / 1000.0) / 3600.0 * step_s
     return TrainingPrediction(
         scenario=asked,
         step_s=step_s,
-        tokens_per_s=None if trainer.per_sample else samples * trainer.tokens / step_s,
+        tokens_per_s=None if trainer.per_sample else samples * trainer.tokens * asked.cp / step_s,
         samples_per_s=samples / step_s,
         model_flops=flops,
         mfu=flops / step_s / (trainer.peak_flop_per_s * p.devices),
         memory_by_role_bytes=trainer.memory_by_role_bytes,
         capacity_bytes=placement.capacity_bytes,
         fits=placement.fits,
-        energy_j=dynamic_j + parts["static"],
+        energy_j=energy_j,
         usd_per_step=usd,
         bubble_share=(p.pp - 1.0) / (asked.gradient_accumulation + p.pp - 1.0),
         communication_share=min(1.0, spent["link"] / step_s),

@@ -17,10 +17,10 @@ from simulator.cost.runner import Runner
 from simulator.cost.table import build_table, check_runnable
 from simulator.errors import ScenarioError, UnsupportedError
 from simulator.explain import costs
-from simulator.graph.backward import SCORES
 from simulator.graph.build import Model
 from simulator.graph.op import Graph, Op, Role, Tensor
 from simulator.graph.optimizer import Recompute
+from simulator.graph.passes import cast, end_of, is_tied, kept_bytes, operand_bytes, pass_of
 from simulator.graph.step import Amount, Slice
 from simulator.graph.training import TrainingPlan, training_graph
 from simulator.mapping.machine import Interconnect, load_machine
@@ -58,8 +58,19 @@ class TrainingScenario:
     gradient_dtype: str | None = None
     engine: str = "native"
     flash_attention: bool = True
-    techniques: tuple[str, ...] = ()
+    score_passes: float = 2.0
+    """Without flash attention: crossings of memory of one element per (query, key) pair and head, in each direction."""
+    state_dtype: str = "fp32"
+    """Of the optimizer's state."""
+    master_copy: bool = True
+    """Whether the update is applied to a copy of the weights in 32 bits."""
+    uncompressed_share: float = 0.0
+    """Share of the steps whose gradients are exchanged as without the technique (a warm-up before compression)."""
     max_context: int | None = None
+    """Replaces the model's own limit."""
+    cp: int = 1
+    """Ranks that divide each sequence; keys and values go around among them (ring attention, arXiv 2105.13120)."""
+    techniques: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,31 +87,43 @@ class _Part:
 class Trainer:
     """A training scenario resolved to graphs; memory is known without timing anything."""
 
-    def __init__(self, scenario: TrainingScenario) -> None:
-        scenario = replace(scenario, **training_options(scenario.model, scenario.techniques))
+    def __init__(self, scenario: TrainingScenario, decided: bool = False) -> None:
+        """`decided`: what the techniques say about training is in the scenario already."""
+        self.uncompressed_dtype = scenario.gradient_dtype
+        """Of gradients where the scenario, not a technique, decides it."""
+        if not decided:
+            scenario = replace(scenario, **training_options(scenario.model, scenario.techniques))
         _check(scenario)
         machine = load_machine(scenario.hardware)
         dp = scenario.dp
         if dp is None:
-            dp = max(1, machine.devices // (scenario.tp * scenario.pp)) if machine.is_system else 1
+            dp = max(1, machine.devices // (scenario.tp * scenario.pp * scenario.cp)) if machine.is_system else 1
         self.scenario = replace(scenario, dp=dp)
         frozen = scenario.weight_dtype if scenario.weight_dtype not in _FLOATS else None
         asked = Scenario(
-            scenario.model, scenario.hardware, engine=scenario.engine, tp=scenario.tp, pp=scenario.pp, dp=dp,
+            scenario.model, scenario.hardware, engine=scenario.engine, tp=scenario.tp, pp=scenario.pp,
+            dp=dp * scenario.cp,
             ep=scenario.ep, weight_dtype=frozen, techniques=scenario.techniques,
         )  # fmt: skip
         self.resolved: Resolved = resolve(asked)
         model = self.resolved.model
         self.parallelism: Parallelism = self.resolved.parallelism
         self.per_sample = _per_sample(model)
-        self.tokens = 1 if self.per_sample else scenario.sequence_tokens
+        whole = 1 if self.per_sample else scenario.sequence_tokens
+        self.tokens = whole / scenario.cp
+        """Of each sequence, that one rank computes."""
         limit = scenario.max_context or model.max_context
-        if not self.per_sample and limit and self.tokens > limit:
-            raise ScenarioError(f"{self.tokens} tokens are beyond the {limit} of {model.name}; lower --sequence")
+        if not self.per_sample and limit and whole > limit:
+            raise ScenarioError(f"{whole} tokens are beyond the {limit} of {model.name}; lower --sequence")
         if scenario.pp > 1 and model.encoder is not None:
             raise UnsupportedError(f"pp={scenario.pp} of {model.name}, an encoder and a decoder,", ["tp", "dp"])
+        if scenario.cp > 1 and (self.per_sample or model.encoder is not None):
+            raise UnsupportedError(f"cp={scenario.cp} of {model.name}, whose samples are no sequences,", ["dp"])
         source = float(model.source_tokens or self.tokens) if model.encoder is not None else 0.0
-        graphs = [(model.graph, Slice(scenario.micro_batch, self.tokens, 0, source))]
+        causal = any(op.kind == "attention" and op.span.causal for op in model.graph.ops)
+        # With balanced shares a causal query sees half of the others' tokens on average.
+        others = (whole - self.tokens) * (0.5 if causal else 1.0)
+        graphs = [(model.graph, Slice(scenario.micro_batch, self.tokens, others, source))]
         if model.encoder is not None:
             graphs.append((model.encoder, Slice(scenario.micro_batch, source)))
         self.parts = [self._part(graph, part) for graph, part in graphs]
@@ -111,7 +134,7 @@ class Trainer:
     def _part(self, graph: Graph, part: Slice) -> _Part:
         scenario, parallelism = self.scenario, self.parallelism
         if scenario.weight_dtype in _FLOATS:
-            graph = _cast(graph, scenario.weight_dtype)
+            graph = cast(graph, scenario.weight_dtype)
         plan = TrainingPlan(
             recompute=scenario.recompute,
             optimizer=scenario.optimizer,
@@ -122,13 +145,18 @@ class Trainer:
             lora_rank=scenario.lora_rank,
             gradient_accumulation=scenario.gradient_accumulation,
             flash_attention=scenario.flash_attention,
+            score_passes=scenario.score_passes,
+            optimizer_dtype=scenario.state_dtype,
+            master_dtype="fp32" if scenario.master_copy else None,
         )
-        tokens = int(part.query_tokens)
+        tokens = int(part.query_tokens * scenario.cp)
         useful = training_graph(graph, replace(plan, recompute="none", flash_attention=False), tokens)
         flops = sum(op.flops_at((part,)) for op in useful if op.block != "optimizer")
         sharded = shard(training_graph(graph, plan, tokens), replace(parallelism, pp=1))
         if parallelism.pp > 1:
             sharded = sharded.with_ops([*sharded.ops, self._send(graph)])
+        if scenario.cp > 1:
+            sharded = sharded.with_ops([*sharded.ops, *self._ring(graph)])
         return _Part(sharded, part, flops)
 
     def _send(self, graph: Graph) -> Op:
@@ -139,6 +167,23 @@ class Trainer:
             "stage.send", "collective", (message,), repeat=times, dtype=graph.dtype, rows=Amount(tokens=1.0),
             n=graph.hidden, groups=2, collective="send", axis="pp",
         )  # fmt: skip
+
+    def _ring(self, graph: Graph) -> list[Op]:
+        """Keys and values of all ranks on their way around: forward, and with their gradients backward."""
+        scenario = self.scenario
+        found = []
+        for op in graph.ops:
+            if op.kind == "attention" and op.phase != "decode":
+                width = op.kv_heads * (op.head_dim + op.value_dim) / scenario.tp
+                message = Tensor("message", "activation", graph.dtype, read=Amount(tokens=width * scenario.cp))
+                found.append(
+                    Op(
+                        f"{op.name}.ring", "collective", (message,), repeat=3.0 * op.repeat * scenario.gradient_accumulation,
+                        dtype=graph.dtype, rows=Amount(tokens=1.0), n=max(1, round(width)), groups=scenario.cp,
+                        collective="all_gather", axis="cp",
+                    )
+                )  # fmt: skip
+        return found
 
     @cached_property
     def memory_by_role_bytes(self) -> dict[Role, float]:
@@ -158,18 +203,18 @@ class Trainer:
         roles: dict[Role, float] = dict.fromkeys(("weight", "gradient", "optimizer", "activation"), 0.0)
         gathered = operands = 0.0
         for part in self.parts:
-            tied = self.parallelism.pp > 1 and "head" in ends and _is_tied(part.graph)
+            tied = self.parallelism.pp > 1 and "head" in ends and is_tied(part.graph)
             for op in part.graph.ops:
-                end = _end(op)
+                end = end_of(op)
                 if end and end not in ends and not (tied and end == "embedding"):
                     continue
                 share = 1.0 if end else self.share
-                kept, working = _resident(op, part.slice, self.scenario.recompute)
+                kept, working = kept_bytes(op, part.slice, self.scenario.recompute)
                 for role, size in kept.items():
                     roles[role] += share * size * (in_flight if role == "activation" else 1)
                 roles["activation"] += working
                 if op.kind != "collective":
-                    operands = max(operands, _operands(op, part.slice))
+                    operands = max(operands, operand_bytes(op, part.slice))
                 elif op.name.endswith(".all_gather.forward") and op.axis == "dp":
                     gathered = max(gathered, op.bytes_at((part.slice,)) / op.repeat)
         roles["weight"] += 2.0 * gathered
@@ -227,10 +272,10 @@ class Trainer:
         if not machine.links:
             return {}
         found = {}
-        for axis, stride, ranks in (("dp", p.tp, p.dp), ("pp", p.tp * p.dp, p.pp)):
+        for axis, stride, ranks in (("dp", p.tp, p.dp), ("cp", p.tp, self.scenario.cp), ("pp", p.tp * p.dp, p.pp)):
             link, fastest = machine.interconnect(stride * ranks), machine.links[0]
             assert link is not None
-            inside = max(1, int(fastest.max_devices // stride)) if axis == "dp" and link is not fastest else 1
+            inside = max(1, int(fastest.max_devices // stride)) if axis != "pp" and link is not fastest else 1
             rate = min(max(fastest.bytes_per_s, link.bytes_per_s), inside * link.bytes_per_s)
             found[axis] = replace(link, bytes_per_s=rate, max_devices=float("inf"))
         return found
@@ -249,15 +294,18 @@ class Trainer:
 
     def passes(self, end: str) -> tuple[dict[str, float], dict[str, float]]:
         """Seconds of a stage in each pass, all micro-batches together (`kernels`: launches); pieces of its exchanges."""
-        pieces = {"gather": 0.0, "gradients": 0.0, "regather": 0.0}
-        spent = dict.fromkeys((*pieces, "forward", "backward", "update", "assemble", "send", "inner", "kernels"), 0.0)
+        pieces = {"gather": 0.0, "gradients": 0.0, "regather": 0.0, "ring": 0.0}
+        spent = dict.fromkeys(
+            (*pieces, "attending", "forward", "backward", "update", "assemble", "send", "inner", "kernels"), 0.0
+        )
         for runner in self.runners:
             for op, record in zip(runner.table.ops, runner.scratch.records, strict=True):
-                if end and _end(op) not in ("", end):
+                if end and end_of(op) not in ("", end):
                     continue
-                share = 1.0 / (self.parallelism.pp - 1) if op.axis == "pp" else 1.0 if _end(op) else self.share
-                name, seconds = _pass(op), float(record[R_TIME]) * share
+                share = 1.0 / (self.parallelism.pp - 1) if op.axis == "pp" else 1.0 if end_of(op) else self.share
+                name, seconds = pass_of(op), float(record[R_TIME]) * share
                 spent[name] += seconds
+                spent["attending"] += seconds if op.kind == "attention" else 0.0
                 if name in pieces:
                     pieces[name] += float(record[R_KERNELS]) * share
                 elif name != "send":
@@ -278,6 +326,7 @@ class Trainer:
         issue = 0.0 if host.graph_prefill else spent["kernels"] / m * host.kernel_s
         micro = max(device, issue) + host.prefill_s + spent["send"] / m
         exposed = _exposed(spent["gather"], spent["forward"], pieces["gather"])
+        exposed += _exposed(spent["ring"], spent["attending"], pieces["ring"])
         if self.scenario.zero_stage >= 2:
             both = spent["regather"] + spent["gradients"]
             exposed += _exposed(both, spent["backward"], pieces["regather"] + pieces["gradients"])
@@ -306,14 +355,18 @@ class Trainer:
             "tag": "transferred" if tag == "in-grid" else tag,
             "devices": self.parallelism.devices,
             **{axis: getattr(self.parallelism, axis) for axis in ("tp", "pp", "ep", "dp")},
-            "links": {axis: link.name for axis, link in self.links.items() if getattr(self.parallelism, axis) > 1},
+            "links": {
+                axis: link.name
+                for axis, link in self.links.items()
+                if (self.scenario.cp if axis == "cp" else getattr(self.parallelism, axis)) > 1
+            },
             "price": None if hourly is None else hourly.source,
             "assumed": list(resolved.machine.assumed),
         }
 
 
 def _check(scenario: TrainingScenario) -> None:
-    for label in ("micro_batch", "sequence_tokens", "gradient_accumulation", "tp", "pp", "ep"):
+    for label in ("micro_batch", "sequence_tokens", "gradient_accumulation", "tp", "pp", "ep", "cp"):
         if getattr(scenario, label) < 1:
             raise ScenarioError(f"{label} must be at least 1, got {getattr(scenario, label)}")
     dtype = scenario.weight_dtype
@@ -328,72 +381,6 @@ def _per_sample(model: Model) -> bool:
     return not model.decode and (model.architecture is None or model.architecture.fixed_tokens is not None)
 
 
-def _cast(graph: Graph, dtype: str | None) -> Graph:
-    """The graph with arithmetic, weights and activations of its own format in another."""
-    if dtype is None or dtype == graph.dtype:
-        return graph
-    own = graph.dtype
-    ops = [
-        replace(
-            op,
-            dtype=dtype if op.dtype == own else op.dtype,
-            tensors=tuple(replace(t, dtype=dtype) if t.dtype == own else t for t in op.tensors),
-        )
-        for op in graph.ops
-    ]
-    return replace(graph, ops=tuple(ops), dtype=dtype)
-
-
-def _end(op: Op) -> str:
-    """The end of a pipeline that an op belongs to, with its update and its exchanges; empty for layers."""
-    for end in ("embedding", "head"):
-        own = op.block in ("optimizer", "communication") and op.name.startswith(end)
-        if own or op.block == end or op.name.startswith(f"{end}."):
-            return end
-    return ""
-
-
-def _pass(op: Op) -> str:
-    """What of the step an op belongs to: a pass, an exchange beside one, the update, or sends between stages."""
-    if op.axis == "pp":
-        return "send"
-    if op.axis == "dp":
-        last = op.name.rpartition(".")[2]
-        when = {"forward": "gather", "backward": "regather", "update": "assemble"}
-        return "gradients" if ".gradient." in op.name else when.get(last, "gradients")
-    if op.block == "optimizer":
-        return "update"
-    backward = (".backward", ".backward_sums", ".dgrad", ".wgrad", ".recompute")
-    return "backward" if op.name.endswith(backward) else "forward"
-
-
 def _exposed(exchange_s: float, beside_s: float, pieces: float) -> float:
     """What of an exchange its pass does not hide: the rest, and at least one of its pieces."""
     return max(exchange_s - beside_s, exchange_s / max(1.0, pieces)) if exchange_s > 0.0 else 0.0
-
-
-def _resident(op: Op, part: Slice, recompute: Recompute) -> tuple[dict[Role, float], float]:
-    """Bytes by role that stay until their use, and bytes that only one recomputed block keeps, while it is at work."""
-    inside = op.block != "optimizer" and not _end(op)
-    held: list[Tensor] = []
-    passing: list[Tensor] = []
-    for tensor in op.tensors:
-        dropped = tensor.name in SCORES if recompute == "selective" else recompute == "full" and inside
-        working = dropped and tensor.role == "activation" and tensor.name != "checkpoint"
-        (passing if working else held).append(tensor)
-    sizes = (part.sequences, part.query_tokens, part.source_tokens)
-    kept = replace(op, tensors=tuple(held)).resident_bytes(*sizes)
-    return kept, replace(op, tensors=tuple(passing)).resident_bytes(*sizes).get("activation", 0.0)
-
-
-def _operands(op: Op, part: Slice) -> float:
-    """Bytes of activations that an op reads and writes, and that are not kept anyway."""
-    seen = op.seen((part,))
-    loose = (t for t in op.tensors if t.role == "activation" and not any(t.resident))
-    return sum((t.read + t.write).at(seen) * t.bytes_per_element for t in loose)
-
-
-def _is_tied(graph: Graph) -> bool:
-    """Whether the head multiplies by the table of the embedding, so that the last stage of a pipeline has a copy."""
-    heads = [op for op in graph.ops if op.block == "head" and op.kind == "gemm" and _pass(op) == "forward"]
-    return any(t.role == "weight" and any(t.read) and not any(t.resident) for op in heads for t in op.tensors)

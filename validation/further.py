@@ -14,10 +14,17 @@ from typing import Any
 
 from simulator.errors import Problem, SimulatorError, SpecError, UnknownNameError, shorten
 from validation.claimspec import ClaimsFile, ClaimSpec, ScenarioSpec
+from validation.metricnames import known_metrics, meaning
 from validation.outcomes import ABSOLUTE
 from validation.verdicts import Row, claimed_value, judge, load_claims, points, row_of, verdict
 
 WORDS = ("model", "hardware", "conditions")
+BOUNDS = {
+    "exact": "exact", "up_to": "up_to", "up to": "up_to", "max": "up_to", "at most": "up_to", "at_least": "at_least",
+    "at least": "at_least", "min": "at_least", "average": "average", "mean": "average", "about": "about", "approx": "about",
+    "~": "about",
+}  # fmt: skip
+"""Names of bounds, and other words for them."""
 
 
 def evaluate_further(path: Path) -> list[Row]:
@@ -33,15 +40,21 @@ def evaluate_further(path: Path) -> list[Row]:
         try:
             record = json.loads(line)
             identity = str(record.get("id") or record.get("claim") or "")
+            meant = meaning(str(record["metric"]))
+            metric = meant.metric if meant else str(record["metric"])
+            absolute = meant is not None and meant.absolute
+            unit = str(record.get("unit") or ("" if absolute else usual_unit(metric, record.get("value"))))
             claim = ClaimSpec(
                 claim=identity if "#" in identity else f"{identity}#0",
-                metric=record["metric"],
+                metric=metric,
                 value=record.get("value"),
                 between=record.get("range") or record.get("between"),
-                unit=str(record.get("unit") or usual_unit(record["metric"], record.get("value"))),
-                bound=record.get("bound") or "exact",
+                unit=unit,
+                bound=BOUNDS.get(str(record.get("bound") or "exact").lower(), record.get("bound")),
+                form="absolute" if absolute else None,
                 stated=[key for key in WORDS if record.get(key)],
-                quantity=record.get("quantity"),
+                quantity=record.get("quantity") or (meant.quantity if meant else None),
+                note=None if meant else f"no metric '{record['metric']}'; {known_metrics()}",
             )
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             problem = Problem(shorten(path), number, 1, "", f"is not a claim (id, metric, value, bound): {error}")
@@ -55,10 +68,12 @@ def _judged(paper: str, claim: ClaimSpec, words: str) -> Row:
     try:
         file = load_claims(paper)
     except UnknownNameError:
+        return judge(paper, claim.model_copy(update={"note": f"no scenario is written for '{paper}'"}), None)
+    if claim.note is not None:
         return judge(paper, claim, None)
     alike = [own for own in file.claims if own.metric == claim.metric]
     if alike and not any(own.scenario for own in alike):
-        return judge(paper, claim, None)
+        return judge(paper, claim.model_copy(update={"note": alike[0].note}), None)
     claimed, form = claimed_value(claim)
     if claimed is None or (claim.metric == "other" and claim.quantity is None):
         return judge(paper, claim, None)
@@ -79,7 +94,8 @@ def _judged(paper: str, claim: ClaimSpec, words: str) -> Row:
         if words.strip() or claim.bound != "up_to":
             break
     if first is None:
-        return judge(paper, claim, None)
+        note = f"no scenario of {paper} has {claim.quantity or claim.metric}; {known_metrics()}"
+        return judge(paper, claim.model_copy(update={"note": note}), None)
     chosen = asked.model_copy(update={"scenario": first.name})
     return row_of(paper, chosen, verdict(chosen, claimed, numbers), numbers)
 
@@ -109,8 +125,9 @@ def _as_measured(claim: ClaimSpec, alike: list[ClaimSpec], scenario: ScenarioSpe
 def usual_unit(metric: str, value: Any) -> str:
     """The unit of a claim that names none.
 
-    A context of a thousand or more is in tokens, memory below a million in GB; savings from 20 to 100 are percent; all
-    else is a factor, or in SI units.
+    A context of a thousand or more is in tokens, memory below a million in GB; savings from 20 to 100 (of memory from 10),
+    and gains of throughput and decoding from 20 to 100, are percent, as nearly all that papers write there are; all else
+    is a factor, or in SI units.
 
     >>> usual_unit("max_context", 128000), usual_unit("kv_memory_reduction", 70), usual_unit("decode_speedup", 2)
     ('tokens', '%', 'x')
@@ -122,4 +139,6 @@ def usual_unit(metric: str, value: Any) -> str:
         return "GB"
     if metric in ABSOLUTE:
         return ""
-    return "%" if metric.endswith("_reduction") and 20 <= number < 100 else "x"
+    if metric.endswith("_reduction"):
+        return "%" if (10 if metric == "peak_memory_reduction" else 20) <= number < 100 else "x"
+    return "%" if metric in ("decode_speedup", "throughput_gain") and 20 <= number < 100 else "x"

@@ -15,13 +15,18 @@ from typing import Any
 
 from simulator.errors import ScenarioError
 from simulator.graph.step import Slice
+from simulator.mapping.place import Need
 from simulator.predict import Predictor, predictor
 from simulator.result import Prediction
 from simulator.scenario import Scenario
-from simulator.train import TrainingPrediction, TrainingScenario, predict_training
+from simulator.train import TrainingScenario
+from validation.arrivals import Arrivals, Targets
 from validation.claimspec import ScenarioSpec
+from validation.training_step import Training, largest
 
 LONGEST = 1 << 27
+CONTEXT_BYTES = 0.5 * 2**30
+"""What a GPU's driver and libraries take in each process: 300 to 700 MB, assumed; monitors count it, allocators do not."""
 MOST = 1 << 16
 LOWER = {
     "latency_speedup": "e2el_s", "decode_speedup": "tpot_s", "tbt_reduction": "tpot_s", "prefill_speedup": "ttft_s",
@@ -31,8 +36,10 @@ LOWER = {
     "communication_reduction": "link_bytes",
 }  # fmt: skip
 """Metrics that are baseline over technique, and their quantity."""
-RISING = ("tokens_per_s", "total_tokens", "decode_tokens", "prefill_tokens", "riding", "max_", "mfu", "capacity",
-          "stream_tokens")  # fmt: skip
+RISING = (
+    "tokens_per_s", "total_tokens", "decode_tokens", "prefill_tokens", "riding", "max_", "mfu", "capacity", "goodput",
+    "stream_tokens",
+)  # fmt: skip
 """Beginnings of quantities of which more is better."""
 HIGHER = {
     "throughput_gain": "tokens_per_s", "max_context": "max_context_tokens", "max_batch_gain": "max_batch",
@@ -44,12 +51,6 @@ ABSOLUTE = {
 }  # fmt: skip
 """Metrics that are a number of the technique's side."""
 
-
-TRAINING = (
-    "e2el_s", "tokens_per_s", "mfu", "device_bytes", "weight_bytes", "state_bytes", "activation_bytes", "flops",
-    "energy_j_per_token", "power_w", "bubble_share", "flop_per_s_per_device", "fits",
-)  # fmt: skip
-"""Quantities of a training step."""
 
 TIMED = ("hidden_share", "prefill_hidden_share", "sublayer_s", "swapped_share")
 """Further quantities of sides with a timeline, where they have any."""
@@ -78,12 +79,18 @@ class Side:
         return _run(tuple(sorted((key, frozen(value)) for key, value in self.values.items())))
 
 
+TARGETS = {"slo_ttft_s": "ttft_s", "slo_tpot_s": "tpot_s", "requests_per_s": "requests_per_s"}
+"""Fields of a scenario in a claims file that say how requests arrive and what they may take."""
+
+
 class Inference:
     """A prediction and what can be read off it."""
 
     def __init__(self, values: dict[str, Any]) -> None:
         batch = values.get("batch", 1)
-        values = {**values, "max_context": values.get("max_context", 10**9)}
+        self.targets = Targets(**{name: values[key] for key, name in TARGETS.items() if key in values})
+        values = {key: value for key, value in values.items() if key not in TARGETS}
+        values["max_context"] = values.get("max_context", 10**9)
         whole = Scenario(**{**values, "batch": 1 if batch == "max" else batch})
         self.predictor: Predictor = predictor(whole)
         self.scenario = whole
@@ -95,6 +102,18 @@ class Inference:
         """Of the scenario."""
         scenario = self.scenario
         return self.predictor.predict(scenario.batch, scenario.input_tokens, scenario.output_tokens)
+
+    @cached_property
+    def arrivals(self) -> Arrivals:
+        """The same deployment under requests that arrive at random."""
+        shares = self.prediction.run.turns[0].placement.shares  # type: ignore[attr-defined]
+        return Arrivals(self.predictor, self.scenario, shares, self.max_batch(), self.targets)
+
+    def loaded(self) -> tuple[float, float]:
+        """TTFT and TPOT that nine of ten requests stay below at the scenario's rate. Raises ScenarioError without one."""
+        if self.targets.requests_per_s is None:
+            raise ScenarioError("latency under load needs a rate: requests_per_s")
+        return self.arrivals.latencies(self.targets.requests_per_s)
 
     def value(self, quantity: str) -> float:
         """See `Side.value`."""
@@ -190,57 +209,28 @@ class Inference:
     def max_context(self) -> float:
         """Most tokens of each sequence of the batch that fit, prompt and answer together."""
         batch = math.ceil(self.scenario.batch / self.scenario.dp)
-        return _largest(lambda tokens: self._fits(batch, float(tokens)), LONGEST)
+        return largest(lambda tokens: self._fits(batch, float(tokens)), LONGEST)
 
     def max_batch(self) -> float:
-        """Most sequences of the scenario's lengths that fit."""
+        """Most sequences of the scenario's lengths that fit without spilling what no rule places elsewhere."""
         total = float(self.scenario.input_tokens + self.scenario.output_tokens)
-        return _largest(lambda batch: self._fits(batch, total), MOST) * self.scenario.dp
+        return largest(lambda batch: self._fits(batch, total), MOST) * self.scenario.dp
 
     def _fits(self, batch: int, total: float) -> bool:
         prompt, generated, source = self.predictor.lengths(self.scenario.input_tokens, self.scenario.output_tokens)
         kept = max(1.0, total * self.predictor.schedule.prompt_share - generated)
-        return self.predictor.has_room(self.predictor.need(batch, min(prompt, kept), kept + generated, source))
-
-
-class Training:
-    """A training step and what can be read off it."""
-
-    def __init__(self, values: dict[str, Any]) -> None:
-        self.values = values
+        need = self.predictor.need(batch, min(prompt, kept), kept + generated, source)
+        return self.predictor.has_room(need) and (self._spilled or self._at_home(need))
 
     @cached_property
-    def prediction(self) -> TrainingPrediction:
-        """Of the scenario."""
-        return predict_training(TrainingScenario(**self.values))
+    def _spilled(self) -> bool:
+        """One short sequence already leaves the memory of the activations without a rule that says so."""
+        return not self._at_home(self.predictor.need(1, 1.0, 2.0, 0.0))
 
-    def value(self, quantity: str) -> float:
-        """See `Side.value`."""
-        answer = self.prediction
-        if quantity == "max_batch":
-            return _largest(lambda size: self._fits(micro_batch=size), 4096)
-        if quantity == "max_context_tokens":
-            return _largest(lambda size: self._fits(sequence_tokens=size), 1 << 22)
-        found: dict[str, float | None] = {
-            "e2el_s": answer.step_s, "ttft_s": answer.step_s, "step_s": answer.step_s,
-            "tokens_per_s": answer.tokens_per_s or answer.samples_per_s, "mfu": answer.mfu,
-            "device_bytes": answer.memory_bytes, "weight_bytes": answer.memory_by_role_bytes["weight"],
-            "state_bytes": answer.memory_by_role_bytes["optimizer"] + answer.memory_by_role_bytes["gradient"],
-            "activation_bytes": answer.memory_by_role_bytes["activation"], "flops": answer.model_flops,
-            "energy_j_per_token": answer.energy_j / max(1.0, (answer.tokens_per_s or 1.0) * answer.step_s),
-            "power_w": answer.power_w, "usd_per_token": answer.usd_per_step, "fits": float(answer.fits),
-            "devices": float(answer.devices), "bubble_share": answer.bubble_share,
-            "flop_per_s_per_device": answer.model_flops / answer.step_s / answer.devices,
-        }  # fmt: skip
-        if found.get(quantity) is None:
-            raise ScenarioError(f"a training step has no quantity '{quantity}'; it has {', '.join(found)}")
-        return float(found[quantity] or 0.0)
-
-    def _fits(self, **changes: int) -> bool:
-        from simulator.trainer import Trainer
-
-        trainer = Trainer(TrainingScenario(**{**self.values, **changes}))
-        return trainer.placement.fits
+    def _at_home(self, need: Need) -> bool:
+        placer = self.predictor.placer
+        weights, cache = placer.place(need, self.predictor.options[0]).shares[:2]
+        return min(weights[placer.home], cache[placer.home]) > 1.0 - 1e-9
 
 
 QUANTITIES: dict[str, Callable[[Inference], float]] = {
@@ -256,6 +246,7 @@ QUANTITIES: dict[str, Callable[[Inference], float]] = {
     "riding_decode_tokens_per_s": lambda run: run.riding_rate(),
     "capacity_bytes": lambda run: run.prediction.capacity_bytes,
     "device_bytes": lambda run: run.device_bytes(),
+    "process_bytes": lambda run: run.device_bytes() + CONTEXT_BYTES,
     "weight_bytes": lambda run: run.prediction.weight_bytes,
     "kv_bytes": lambda run: run.prediction.kv_bytes,
     "staged_bytes": lambda run: run.staged_bytes(),
@@ -266,6 +257,11 @@ QUANTITIES: dict[str, Callable[[Inference], float]] = {
     "prefill_energy_j": lambda run: run.prediction.prefill_energy_j,
     "power_w": lambda run: run.prediction.power_w,
     "usd_per_token": lambda run: run.prediction.usd_per_million_output_tokens or math.nan,
+    "tokens_per_s_per_purchase_usd": lambda run: (
+        run.prediction.output_tokens_per_s
+        / run.prediction.devices
+        / (run.predictor.resolved.machine.purchase_usd or math.nan)
+    ),
     "flops": lambda run: run.flops("prefill") + (run.flops("decode") if run.scenario.output_tokens > 1 else 0.0),
     "prefill_flops": lambda run: run.flops("prefill"),
     "decode_flops": lambda run: run.flops("decode"),
@@ -278,6 +274,11 @@ QUANTITIES: dict[str, Callable[[Inference], float]] = {
     "prefill_flop_per_s": lambda run: run.flops("prefill") / run.prediction.ttft_s / run.prediction.devices,
     "attention_flop_per_s": lambda run: run.attention_rate(),
     "prefill_link_share": lambda run: run.seconds("prefill", "kind:collective") / run.seconds("prefill", "all"),
+    "goodput_per_device": lambda run: run.arrivals.goodput(),
+    "slo_scale": lambda run: run.arrivals.scale(),
+    "loaded_ttft_s": lambda run: run.loaded()[0],
+    "loaded_tpot_s": lambda run: run.loaded()[1],
+    "loaded_e2el_s": lambda run: run.loaded()[0] + (run.scenario.output_tokens - 1) * run.loaded()[1],
     "link_share": lambda run: run.seconds("decode", "kind:collective") / run.seconds("decode", "all"),
 }
 """Quantities of one side; seconds, bytes and FLOPs of the whole batch, device_bytes of one device."""
@@ -333,19 +334,6 @@ def _ratio(over: float, under: float) -> float:
     return over / under
 
 
-def _largest(fits: Callable[[int], bool], most: int) -> float:
-    low, high = 0, 1
-    while high < most and fits(high):
-        low, high = high, high * 2
-    while high - low > max(1, low // 256):
-        middle = (low + high) // 2
-        if fits(middle):
-            low = middle
-        else:
-            high = middle
-    return float(low)
-
-
 _RUNS: dict[tuple[Any, ...], Inference | Training] = {}
 
 
@@ -355,6 +343,7 @@ def _run(key: tuple[Any, ...]) -> Inference | Training:
         training = bool(values.pop("train", False))
         timeline = values.pop("timeline", None)
         known = {item.name for item in fields(TrainingScenario if training else Scenario)}
+        known |= set() if training else set(TARGETS)
         unknown = sorted(set(values) - known)
         if unknown:
             raise ScenarioError(f"a scenario has no {', '.join(unknown)}")

@@ -76,7 +76,8 @@ def metrics(scenario: Any) -> dict[str, dict[str, float | None]]:
     import math
 
     from simulator.errors import SimulatorError
-    from validation.outcomes import QUANTITIES, TIMED, TRAINING, comparisons
+    from validation.outcomes import QUANTITIES, TIMED, comparisons
+    from validation.training_step import TRAINING
 
     first = next(iter(comparisons(scenario)))
     names = TRAINING if scenario.baseline.get("train") else tuple(QUANTITIES)

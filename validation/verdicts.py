@@ -154,7 +154,7 @@ def verdict(claim: ClaimSpec, claimed: float, numbers: Sequence[float]) -> str:
             return "predicted"
         return "bounded" if high >= claimed else "missed"
     if claim.bound == "up_to":
-        best = high if not _smaller_is_better(claim) else low
+        best = high if not smaller_is_better(claim) else low
         if near(best) or near(numbers[0]):
             return "predicted"
         return "bounded" if low <= claimed <= high else "missed"
@@ -205,7 +205,8 @@ def _as(claim: ClaimSpec, value: float) -> float:
     return value * claim.scale * (UNITS.get(claim.unit.split(" ")[0].split("/")[0], 1.0) if form == "absolute" else 1.0)
 
 
-def _smaller_is_better(claim: ClaimSpec) -> bool:
+def smaller_is_better(claim: ClaimSpec) -> bool:
+    """Whether less of the claimed number is the better: a latency, a memory."""
     return (claim.form or form_of(claim.metric, claim.unit)) == "absolute" and claim.metric in (
         "latency_abs", "peak_memory_bytes",
     )  # fmt: skip

@@ -15,12 +15,16 @@ from simulator.predict import Predictor
 from simulator.scenario import Scenario, resolve
 from validation.claimspec import ClaimSpec, ScenarioSpec
 from validation.outcomes import Comparison, Inference, Side, frozen
-from validation.verdicts import TOLERANCE, claimed_value
+from validation.verdicts import TOLERANCE, claimed_value, smaller_is_better
 
 AXES: dict[str, tuple[float, ...]] = {
     "batch": (1, 2, 4, 8, 16, 32, 64, 128, 256),
     "input_tokens": (128, 512, 2048, 8192, 32768, 131072),
     "bandwidth": (0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
+}
+TRAINING_AXES: dict[str, tuple[float, ...]] = {
+    "micro_batch": (1, 2, 4, 8, 16, 32),
+    "sequence_tokens": (128, 512, 1024, 2048, 4096, 8192),
 }
 
 
@@ -33,22 +37,27 @@ class Curve:
     """(value, gain)."""
     claimed: float
     holds: tuple[float, ...]
-    """Values of the axis where the gain is within tolerance of the claimed one, or beyond it."""
+    """Values of the axis where the gain is within tolerance of the claimed one, or better."""
 
 
 def curves(claim: ClaimSpec, scenario: ScenarioSpec) -> list[Curve]:
-    """A curve per axis of AXES; none for training and for claims without a value."""
+    """A curve per axis of AXES, or of TRAINING_AXES; none for claims without a value."""
     claimed, form = claimed_value(claim)
-    if claimed is None or scenario.baseline.get("train"):
+    if claimed is None:
         return []
+    less = smaller_is_better(claim)
     found = []
-    for axis, values in AXES.items():
+    for axis, values in (TRAINING_AXES if scenario.baseline.get("train") else AXES).items():
         points = []
         for value in values:
             gain = _gain(claim, scenario, axis, value, form == "absolute")
             if gain is not None:
                 points.append((value, gain))
-        holds = tuple(value for value, gain in points if gain >= claimed * (1.0 - TOLERANCE))
+        holds = tuple(
+            value
+            for value, gain in points
+            if (gain <= claimed * (1.0 + TOLERANCE) if less else gain >= claimed * (1.0 - TOLERANCE))
+        )
         found.append(Curve(axis, tuple(points), claimed, holds))
     return found
 
@@ -61,7 +70,7 @@ def _gain(claim: ClaimSpec, scenario: ScenarioSpec, axis: str, value: float, abs
         runs = [_at_bandwidth(side, value) if axis == "bandwidth" else None for side in sides]
         comparison = Comparison(change, *(Side(side, run=run) for side, run in zip(sides, runs, strict=True)))
         return comparison.metric(claim.metric, claim.quantity, absolute)
-    except SimulatorError:
+    except (SimulatorError, ZeroDivisionError):
         return None
 
 

@@ -354,6 +354,9 @@ def op_on_unit(
     if op.kind == ATTENTION:
         if pairs <= 0.0 or sequences <= 0.0:
             return 0.0
+        if op.n > 0.0:
+            # Counted per sample: the op itself knows its queries and keys.
+            query, pairs, context = op.n, sequences * op.n * op.k, sequences * op.k
         pair_flops = flops / (pairs * op.heads)
         narrow = op.weight_bytes < NARROW_BYTES
         if query > 1.0:

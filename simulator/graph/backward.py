@@ -116,8 +116,10 @@ def attention_gradient(op: Op, saved: Sequence[Tensor], plan: TrainingPlan, *, t
         value_dim=0,
     )
     read = tuple(t if t in per_source else replace(t, resident=ZERO) for t in saved)
+    further = replace(plan, score_passes=max(0.0, plan.score_passes - 2.0))
     tensors = (
         *read,
+        *(_crossings(op, further) if plan.score_passes > 2.0 else ()),
         Tensor("sums", "activation", "fp32", read=op.rows * op.heads, split=op.split == "heads"),
         *_gradients(op),
         *_weights(op),
@@ -130,8 +132,15 @@ def with_scores(op: Op, plan: TrainingPlan) -> Op:
     """An attention that writes its scores and reads them back once, unless the plan has flash attention."""
     if op.kind != "attention" or plan.flash_attention:
         return op
-    scores = (replace(t, write=t.read, resident=ZERO) for t in _score_tensors(op, plan, 1))
-    return replace(op, tensors=(*op.tensors, *scores))
+    return replace(op, tensors=(*op.tensors, *_crossings(op, plan)))
+
+
+def _crossings(op: Op, plan: TrainingPlan) -> list[Tensor]:
+    """Scores that go through memory, half of `score_passes` each way."""
+    if plan.flash_attention:
+        return []
+    each = plan.score_passes / 2.0
+    return [replace(t, read=t.read * each, write=t.read * each, resident=ZERO) for t in _score_tensors(op, plan, 1)]
 
 
 def is_linear(op: Op) -> bool:

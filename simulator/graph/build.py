@@ -112,7 +112,8 @@ def per_sample(graph: Graph, tokens: int) -> Graph:
             replace(t, read=fixed(t.read), write=fixed(t.write), resident=Amount(const=t.resident.const))
             for t in op.tensors
         )
-        ops.append(replace(op, flops=fixed(op.flops), rows=fixed(op.rows), tensors=tensors, phase="any"))
+        n, k = (tokens, tokens) if op.kind == "attention" else (op.n, op.k)
+        ops.append(replace(op, flops=fixed(op.flops), rows=fixed(op.rows), tensors=tensors, phase="any", n=n, k=k))
     return graph.with_ops(ops)
 
 

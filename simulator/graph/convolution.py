@@ -108,7 +108,8 @@ def convolution(
 def full_attention(name: str, queries: int, keys: int, heads: int, head_dim: int, *, dtype: str) -> Op:
     """Every query sees every key: 4 h d + 5 h FLOPs per pair (scores, values, softmax).
 
-    Reads q, k and v once, writes one value per query; the scores stay inside.
+    Reads q, k and v once, writes one value per query; the scores stay inside. `n` and `k` are the queries and keys of a
+    sample, which do not follow from the tokens of a step.
     """
     width, pairs = heads * head_dim, float(queries * keys)
     tensors = (
@@ -118,8 +119,8 @@ def full_attention(name: str, queries: int, keys: int, heads: int, head_dim: int
     )
     flops = SAMPLES * (pairs * heads * (4.0 * head_dim + 5.0))
     return Op(
-        name, "attention", tensors, flops=flops, dtype=dtype, rows=SAMPLES * queries, heads=heads, kv_heads=heads,
-        head_dim=head_dim, value_dim=head_dim, span=Span(causal=False), split="heads",
+        name, "attention", tensors, flops=flops, dtype=dtype, rows=SAMPLES * queries, n=queries, k=keys, heads=heads,
+        kv_heads=heads, head_dim=head_dim, value_dim=head_dim, span=Span(causal=False), split="heads",
     )  # fmt: skip
 
 

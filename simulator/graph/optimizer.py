@@ -93,6 +93,9 @@ class TrainingPlan:
     """Micro-batches per optimizer step."""
     flash_attention: bool = True
     """False: the scores of every (query, key) pair are written, and kept for the backward pass."""
+    score_passes: float = 2.0
+    """Crossings of memory of a score without flash attention, in each direction: write and read; more where scaling,
+    masking, softmax in 32 bits and dropout are kernels of their own, which take masked pairs along."""
     dropout: bool = False
     """Keeps a one-byte mask of every residual branch, and of the scores without flash_attention."""
     loss_positions: Literal["all", "sampled"] = "all"

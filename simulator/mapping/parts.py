@@ -67,11 +67,11 @@ def copy_rate(machine: Machine, memory: int) -> tuple[float, float]:
 
 
 def operating(machine: Machine, point: Operating) -> Machine:
-    """The machine at another clock or under another power limit.
+    """The machine at another clock: peaks go with it, the energy of an operation with its square.
 
-    Peaks go with the clock, the energy of an operation with its square.
+    A limit of the power is `simulator.scenario.capped`.
     """
-    if point == Operating():
+    if point.clock == 1.0:
         return machine
     units = tuple(
         replace(
@@ -81,15 +81,7 @@ def operating(machine: Machine, point: Operating) -> Machine:
         )
         for unit in machine.units
     )
-    tdp = machine.tdp_w
-    if point.power_w is not None:
-        if point.power_w <= machine.static_w:
-            raise ScenarioError(
-                f"a power limit of {point.power_w:g} W is not above the {machine.static_w:g} W that {machine.name} "
-                "draws at rest"
-            )
-        tdp = min(tdp, point.power_w) if tdp else point.power_w
-    return replace(machine, units=units, tdp_w=tdp)
+    return replace(machine, units=units)
 
 
 def _part(machine: Machine, rule: Rule) -> Part:

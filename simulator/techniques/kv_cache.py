@@ -219,6 +219,72 @@ def recurrent(graph: Graph, *, layers: Share = 1.0, window: Count0 = 0, state_wi
     return each(graph, attends, change, "cache of keys and values")
 
 
+@primitive("kv_cache.spread", keeps=("weight_bytes",), lowers=("cache_bytes", "cache_traffic"))
+def spread(graph: Graph, *, instances: Count) -> Graph:
+    """Each sequence's cache is divided among so many instances with all weights, which attend to their part in each step.
+
+    Counts of decode are those of one instance; partial results (a value and two statistics per head and instance) cross
+    to where the query is, and are summed. For distributed attention (arXiv 2401.02669).
+    """
+
+    def change(op: Op) -> list[Op]:
+        passing, decoding = phases_cut(op)
+        if decoding is None:
+            return present(passing)
+        mine = per_position(decoding, 1.0 / instances)
+        width = op.heads * (op.value_dim + 2.0)
+        partial = Tensor("partial", "activation", "fp32", read=Amount(tokens=instances * width), split=True)
+        summed = replace(
+            decoding, name=f"{op.name}.combine", kind="elementwise", tensors=(partial,), split="heads", part="",
+            flops=Amount(tokens=2.0 * instances * width), rows=Amount(tokens=1.0), n=max(1, round(width)),
+            heads=0, kv_heads=0,
+        )  # fmt: skip
+        return present(passing, mine, summed)
+
+    return each(graph, lambda op: attends(op) and not op.span.source, change, "cache of keys and values")
+
+
+@primitive("kv_cache.grown", keeps=("weight_bytes", "cache_bytes"))
+def grown(graph: Graph, *, copies: Amount0 = 1.0, expanded: bool = True) -> Graph:
+    """The cache is a tensor that grows: each decode step reads it whole and writes it anew, `copies` times over.
+
+    What frameworks do that join the new keys and values to the old ones; a beam search that reorders its hypotheses
+    copies once more. `expanded`: keys and values of grouped heads are repeated for every query head before they are
+    multiplied. Name it after what shortens or narrows the cache, which it follows.
+
+    >>> from simulator.scenario import load_model
+    >>> from simulator.graph.step import Slice
+    >>> step = (Slice.decode(1, 1023),)
+    >>> cache = load_model("llama-2-7b").graph.bytes_at(step, "kv")
+    >>> copied = grown(load_model("llama-2-7b").graph)
+    >>> extra = copied.bytes_at(step, "activation") - load_model("llama-2-7b").graph.bytes_at(step, "activation")
+    >>> round(extra / cache, 2)  # read once, written once
+    2.0
+    """
+
+    def change(op: Op) -> list[Op]:
+        (kv,) = (tensor for tensor in op.tensors if tensor.role == "kv")
+        whole = Amount(context=kv.read.context)
+        times = op.heads / op.kv_heads if expanded and op.kv_heads else 1.0
+
+        def crossing(name: str, reads: float, writes: float, dtype: str, overhead: float) -> Op:
+            moved = Tensor("cache", "activation", dtype, whole * reads, whole * writes, split=kv.split,
+                           overhead_bits=overhead)  # fmt: skip
+            return replace(
+                op, name=f"{op.name}.{name}", kind="elementwise", tensors=(moved,), flops=Amount(), split="heads",
+                n=max(1, round(whole.context)), rows=Amount(context=1.0), heads=0, kv_heads=0, part="",
+            )  # fmt: skip
+
+        found = [op]
+        if copies and op.phase != "prefill":
+            found.append(replace(crossing("join", copies, copies, kv.dtype, kv.overhead_bits), phase="decode"))
+        if times > 1.0:
+            found.append(crossing("expand", times, times, op.dtype, 0.0))
+        return found
+
+    return each(graph, lambda op: attends(op) and not op.span.source, change, "cache of keys and values")
+
+
 def _spanned(graph: Graph, reach: int, share: float, phase: Literal["any", "decode"]) -> Graph:
     """Attention with at most `reach` positions in a share of its layers."""
 

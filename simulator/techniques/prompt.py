@@ -5,6 +5,7 @@ Later tokens are untouched: only what is computed before the first one, and what
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from simulator.errors import ScenarioError
@@ -96,7 +97,9 @@ def _kept(op: Op, keep: float) -> Op:
         replace(t, write=t.write * keep, resident=t.resident * keep) if t.role == "kv" else t for t in tensors
     )
     flops = op.flops._replace(pairs=op.flops.pairs * keep * keep, sequences=op.flops.sequences * keep * keep)
-    return replace(op, tensors=tensors, flops=flops, rows=op.rows * keep)
+    return replace(
+        op, tensors=tensors, flops=flops, rows=op.rows * keep, n=math.ceil(op.n * keep), k=math.ceil(op.k * keep)
+    )
 
 
 def _kept_cache(op: Op, keep: float) -> Op:

@@ -18,6 +18,11 @@ from simulator.techniques.recipe import Recipe
 from simulator.techniques.registry import Amount0, Bits, Count, Fraction, Positive, Share, primitive
 from simulator.techniques.select import LINEAR, each, in_blocks, is_linear, layers_cut, present, stored, with_tensors
 
+_EXPANSION = {"dequantize": 1.0, "scalar": 32.0 / 3.0, "lookup": 0.0}
+"""Work per expanded weight, over that of a tuned kernel, which takes three operations in packed halves (arXiv 2211.10017):
+one by one, shift, mask, conversion at a quarter of the rate, scale and product fill eight slots of two operations each in
+32-bit lanes, of which there are half as many."""
+
 
 @primitive(
     "quantization.weights", keeps=("flops", "cache_bytes"), lowers=("weight_bytes",), once="the format of the weights"
@@ -32,7 +37,7 @@ def weights(
     zero_bits: Amount0 = 0,
     outliers: Fraction = 0.0,
     outlier_bits: Amount0 = 32,
-    kernel: Literal["dequantize", "lookup"] = "dequantize",
+    kernel: Literal["dequantize", "scalar", "lookup"] = "dequantize",
     efficiency: Share = 1.0,
     blocks: Sequence[str] = LINEAR,
     layers: Share = 1.0,
@@ -40,7 +45,8 @@ def weights(
     """Store the weights of linear layers in `dtype`, or in `bits` on average, with a scale and zero point per `group`.
 
     A share `outliers` keeps `outlier_bits` (value and index) on top. `lookup` kernels index tables of partial sums with
-    the weights instead of expanding them. Conserves FLOPs, cache and activations; head and embedding keep their format.
+    the weights instead of expanding them; `scalar` ones shift, mask, convert and scale one weight after the other in
+    32-bit lanes, as the first kernels did. Conserves FLOPs, cache and activations; head and embedding keep their format.
 
     >>> from simulator.graph.counts import TOKENS, linear
     >>> layer = Graph("example", (linear("up", TOKENS, 1024, 1024, dtype="bf16", block="ffn"),))
@@ -56,7 +62,7 @@ def weights(
         chosen, rest = layers_cut(op, layers)
         assert chosen is not None
         narrow = with_tensors(chosen, lambda t: replace(t, dtype=form, overhead_bits=overhead) if stored(t) else t)
-        expansion = 0.0 if kernel == "lookup" else chosen.expansion
+        expansion = chosen.expansion * _EXPANSION[kernel]
         return present(replace(narrow, expansion=expansion, efficiency=chosen.efficiency * efficiency), rest)
 
     return each(graph, lambda op: is_linear(op, blocks), change, f"linear layers in {', '.join(blocks)}")

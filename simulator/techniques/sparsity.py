@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from simulator.errors import ScenarioError
 from simulator.graph.counts import linear
 from simulator.graph.op import Graph, Op, Routing, Tensor
 from simulator.graph.step import Amount
@@ -55,9 +54,12 @@ def weights(
         elif format != "none":
             wide = 2.0 if format == "nm" else index_bits
             found.append(replace(dense.scaled(density), name="index", dtype="int1", overhead_bits=wide - 1.0))
-        flops = chosen.flops * density if compute == "sparse" else chosen.flops
+        flops, k = chosen.flops, chosen.k
+        if compute == "sparse":
+            flops, k = flops * density, max(1, round(k * density))
         return present(
-            replace(chosen, tensors=(*others, *found), flops=flops, efficiency=chosen.efficiency * efficiency), rest
+            replace(chosen, tensors=(*others, *found), flops=flops, k=k, efficiency=chosen.efficiency * efficiency),
+            rest,
         )
 
     return each(graph, lambda op: is_linear(op, blocks), change, f"linear layers in {', '.join(blocks)}")
@@ -121,13 +123,16 @@ def activations(
     active: Share,
     groups: Count = 64,
     fixed: bool = False,
+    deciding: Fraction = 0.0,
     efficiency: Share = 1.0,
     blocks: Sequence[str] = ("ffn",),
 ) -> Graph:
     """Only a share of the neurons of each layer is computed for a token; a step reads the union over its tokens.
 
     Neurons in `groups` groups are chosen as experts are: T tokens touch 1 - (1 - active)^T of them. `fixed`: one choice
-    for all tokens (CoreInfer). Which neurons it is has to be known: see `sparsity.predictor`.
+    for all tokens (CoreInfer). Which neurons it is has to be known: from a `sparsity.predictor`, or from a share
+    `deciding` of the widening matrices that is computed whole (the gate of a gated layer is half of them). Inside routed
+    experts the same holds for the neurons of the chosen ones.
 
     >>> from simulator.scenario import load_model
     >>> from simulator.graph.step import Slice
@@ -140,9 +145,14 @@ def activations(
     """
 
     def change(op: Op) -> list[Op]:
+        if deciding and op.split == "column":
+            whole, op = _columns(op, deciding), _columns(op, 1.0 - deciding)
+            return [replace(whole, name=f"{op.name}.deciding"), *sparse(op)]
+        return sparse(op)
+
+    def sparse(op: Op) -> list[Op]:
         efficient = op.efficiency * efficiency
-        if op.routing is not None:
-            raise ScenarioError(f"'{op.name}' is routed already; leave experts to `experts.*`")
+        routing = op.routing or Routing(1, 1.0)
         if fixed:
             tensors = tuple(replace(t, read=t.read * active) if t.role == "weight" else t for t in op.tensors)
             return [replace(op, tensors=tensors, flops=op.flops * active, efficiency=efficient)]
@@ -152,7 +162,8 @@ def activations(
         chosen = active * parts
         return [
             replace(
-                op, n=n, k=k, groups=op.groups * parts, rows=op.rows * chosen, routing=Routing(parts, chosen),
+                op, n=n, k=k, groups=op.groups * parts, rows=op.rows * chosen,
+                routing=Routing(routing.experts * parts, routing.top_k * chosen),
                 flops=op.flops * active, efficiency=efficient,
             )
         ]  # fmt: skip
@@ -162,10 +173,14 @@ def activations(
 
 @primitive("sparsity.predictor", keeps=("cache_bytes",))
 def predictor(graph: Graph, *, rank: Count = 1024, blocks: Sequence[str] = ("ffn",), share: Fraction = 1.0) -> Graph:
-    """A two-layer predictor of the active neurons before each layer whose width it predicts: hidden -> rank -> width."""
+    """A two-layer predictor of the active neurons before each layer whose width it predicts: hidden -> rank -> width.
+
+    Of routed experts it predicts the chosen ones; name it before `sparsity.activations` there.
+    """
 
     def change(op: Op) -> list[Op]:
-        width = op.n * (op.routing.experts if op.routing else 1)
+        routed = op.routing is not None and "expert" in op.name
+        width = op.n if op.routing is None else round(op.n * (op.routing.top_k if routed else op.routing.experts))
         rows = Amount(tokens=share)
         return [
             linear(f"{op.name}.predict_in", rows, rank, op.k, dtype=graph.dtype, repeat=op.repeat, block="predictor"),
@@ -207,6 +222,13 @@ def attention(
         return present(*found, rest)
 
     return each(graph, lambda op: op.kind == "attention", change, "attention")
+
+
+def _columns(op: Op, share: float) -> Op:
+    """The op with a share of its columns."""
+    n = max(1, round(op.n * share))
+    tensors = tuple(t if t.name == "input" else t.scaled(n / op.n) for t in op.tensors)
+    return replace(op, n=n, tensors=tensors, flops=op.flops * (n / op.n))
 
 
 def _scaled(op: Op, share: float, heads: int, kv_heads: int) -> Op:

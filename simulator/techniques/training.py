@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Literal
 
 from simulator.techniques.recipe import Recipe
-from simulator.techniques.registry import Count, primitive
+from simulator.techniques.registry import Count, Fraction, Positive, primitive
 
 
 @primitive("training.recompute", once="what training recomputes")
@@ -31,9 +31,30 @@ def optimizer(recipe: Recipe, *, name: str) -> Recipe:
 
 
 @primitive("training.gradients", once="the format of gradients")
-def gradients(recipe: Recipe, *, dtype: str) -> Recipe:
-    """Gradients are kept and exchanged in this format."""
-    return _option(recipe, "gradient_dtype", dtype)
+def gradients(recipe: Recipe, *, dtype: str, warmup: Fraction = 0.0) -> Recipe:
+    """Gradients are kept and exchanged in this format, after a `warmup` share of the steps in their own.
+
+    On average a step takes warmup T_whole + (1 - warmup) T_compressed (1-bit Adam, arXiv 2102.02888).
+    """
+    return _option(_option(recipe, "gradient_dtype", dtype), "uncompressed_share", warmup)
+
+
+@primitive("training.states", once="the format of optimizer state")
+def states(recipe: Recipe, *, dtype: str = "fp32", master: bool = True) -> Recipe:
+    """Format of the optimizer's state; `master`: the update is applied to a copy of the weights in 32 bits.
+
+    Without it, and with states in the weights' 16 bits, AdamW keeps 8 bytes per parameter in place of 16.
+    """
+    return _option(_option(recipe, "state_dtype", dtype), "master_copy", master)
+
+
+@primitive("training.sequence", once="how training divides a sequence")
+def sequence(recipe: Recipe, *, ranks: Count) -> Recipe:
+    """Each sequence is divided among so many ranks, beside `dp`; keys and values go around (arXiv 2105.13120).
+
+    Weights are replicated; activations of a rank shrink with its tokens, kept scores with its queries.
+    """
+    return _option(recipe, "cp", ranks)
 
 
 @primitive("training.adapters", once="what is trained")
@@ -49,9 +70,12 @@ def weights(recipe: Recipe, *, dtype: str) -> Recipe:
 
 
 @primitive("training.attention", once="whether attention keeps its scores")
-def attention(recipe: Recipe, *, fused: bool) -> Recipe:
-    """Whether the scores of every pair stay on chip (fused), or are written and kept for the backward pass."""
-    return _option(recipe, "flash_attention", fused)
+def attention(recipe: Recipe, *, fused: bool, passes: Positive = 2.0) -> Recipe:
+    """Whether the scores of every pair stay on chip (fused), or are written and kept for the backward pass.
+
+    `passes`: how often an unfused score crosses memory in each direction.
+    """
+    return _option(_option(recipe, "flash_attention", fused), "score_passes", passes)
 
 
 def _option(recipe: Recipe, name: str, value: object) -> Recipe:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simulator.result import OpCost, Prediction
-from simulator.scenario import capped, load_model
+from simulator.scenario import capped, load_model, power_cap_w, prepared
 from simulator.units import in_engineering
 from simulator.views.document import Block, Paragraph, Section, Table, as_html, as_text, table_text
 
@@ -212,7 +212,8 @@ def _energy(prediction: Prediction) -> Section:
     from simulator.mapping.machine import load_machine
 
     between = prediction.interval.get("energy_j_per_output_token")
-    machine = capped(load_machine(prediction.scenario.hardware), prediction.scenario.power_cap_w)
+    cap_w = power_cap_w(prediction.scenario, prepared(prediction.scenario))
+    machine = capped(load_machine(prediction.scenario.hardware), cap_w)
     tdp_w = machine.tdp_w * prediction.devices
     limit = f"{prediction.power_w / tdp_w:.0%} of the {in_engineering(tdp_w, 'W')} limit" if tdp_w else ""
     drawn = bounds_text(prediction.interval.get("power_w"), "W")

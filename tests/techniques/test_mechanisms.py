@@ -1,0 +1,115 @@
+"""What single mechanisms do to time and bytes: caches that grow or spread, kernels of narrow weights, gates, samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import simulator as sim
+from simulator.graph.op import Graph
+from simulator.graph.step import Slice
+from simulator.scenario import load_model
+from simulator.techniques.kv_cache import budget, grown, spread
+from simulator.techniques.sparsity import activations, predictor, weights
+
+
+def timed(folder: Path, text: str, model: str = "llama-2-7b", **scenario: Any) -> sim.Prediction:
+    file = folder / "mine.yaml"
+    file.write_text(f"name: mine\napply:\n  - {text}\n")
+    asked = {"hardware": "A100", "batch": 2, "input_tokens": 1024, "output_tokens": 32, **scenario}
+    return sim.predict(model=model, techniques=(str(file),), **asked)
+
+
+def cache_and_copies(graph: Graph) -> tuple[float, float]:
+    step = (Slice.decode(1, 4095),)
+    joined = [op for op in graph.ops if op.name.endswith((".join", ".expand"))]
+    return graph.bytes_at(step, "kv"), sum(op.bytes_at(step) for op in joined)
+
+
+def test_a_grown_cache_is_copied_as_it_is_kept() -> None:
+    whole = load_model("llama-2-7b").graph
+    cache, copied = cache_and_copies(grown(whole))
+    assert copied == pytest.approx(2.0 * cache, rel=1e-3)
+    kept, fewer = cache_and_copies(grown(budget(whole, share=0.25)))
+    assert kept == pytest.approx(cache / 4, rel=2e-3)
+    assert fewer == pytest.approx(copied / 4, rel=2e-3)
+    assert cache_and_copies(grown(whole, copies=2))[1] == pytest.approx(2.0 * copied)
+
+
+def test_grouped_heads_are_expanded() -> None:
+    grouped = load_model("llama-3.1-8b").graph
+    cache, copied = cache_and_copies(grown(grouped))
+    assert copied == pytest.approx((2.0 + 2.0 * 4.0) * cache, rel=1e-3)  # 32 query heads over 8
+    assert cache_and_copies(grown(grouped, expanded=False))[1] == pytest.approx(2.0 * cache, rel=1e-3)
+
+
+def test_a_spread_cache_leaves_each_instance_its_part() -> None:
+    whole = load_model("llama-2-7b").graph
+    parted = spread(whole, instances=8)
+    assert parted.resident_bytes(1, 65536)["kv"] * 8 == pytest.approx(whole.resident_bytes(1, 65536)["kv"])
+    assert parted.resident_bytes(1, 1)["weight"] == whole.resident_bytes(1, 1)["weight"]
+
+
+def test_scalar_kernels_are_slower_than_tuned_ones_and_those_than_tables(tmp_path: Path) -> None:
+    times = [
+        timed(tmp_path, f"quantization.weights: {{dtype: int4, group: 128, kernel: {kernel}}}").tpot_s
+        for kernel in ("lookup", "dequantize", "scalar")
+    ]
+    assert times == sorted(times)
+    assert times[2] > 1.2 * times[1]
+
+
+def test_zeros_that_are_skipped_shorten_large_products(tmp_path: Path) -> None:
+    def prefill(compute: str) -> float:
+        text = f"sparsity.weights: {{sparsity: 0.5, format: nm, compute: {compute}}}"
+        return timed(tmp_path, text, batch=8, input_tokens=2048).ttft_s
+
+    assert prefill("sparse") < 0.75 * prefill("dense")
+    layer = next(op for op in weights(load_model("llama-2-7b").graph, sparsity=0.75, compute="sparse").ops if op.k)
+    assert layer.k == 1024
+
+
+def test_a_gate_that_decides_is_computed_whole() -> None:
+    step = (Slice.decode(1, 128),)
+    dense = load_model("llama-2-7b").graph
+
+    def read(graph: Graph) -> float:
+        return sum(op.bytes_at(step, "weight") for op in graph.ops if op.block == "ffn")
+
+    # Gate, up and down: the gate whole, a quarter of the others.
+    assert read(activations(dense, active=0.25, deciding=0.5)) / read(dense) == pytest.approx((1 + 0.5) / 3, rel=0.01)
+
+
+def test_neurons_inside_experts() -> None:
+    step = (Slice.decode(1, 128),)
+    mixture = load_model("mixtral-8x7b").graph
+    sparse = activations(predictor(mixture, rank=64), active=0.25)
+    chosen = [
+        sum(op.flops_at(step) for op in graph.ops if op.name.endswith("experts_down")) for graph in (mixture, sparse)
+    ]
+    assert chosen[1] == pytest.approx(0.25 * chosen[0])
+    predicted = sum(op.flops_at(step) for op in sparse.ops if op.block == "predictor")
+    assert 0 < predicted < 0.1 * sum(op.flops_at(step) for op in mixture.ops)
+
+
+@pytest.mark.parametrize("model", ["dit-xl-2", "vit-base-patch16-224", "sdxl-unet"])
+def test_attention_of_a_sample_does_not_follow_the_tokens_asked_for(model: str) -> None:
+    short, long = (
+        sim.predict(model=model, hardware="A100", batch=2, input_tokens=tokens, output_tokens=1) for tokens in (1, 300)
+    )
+    assert short.ttft_s == pytest.approx(long.ttft_s)
+    attention = sum(op.time_s for op in short.ops() if op.kind == "attention")
+    assert attention < 0.8 * short.ttft_s
+
+
+def test_one_limit_of_the_power(tmp_path: Path) -> None:
+    asked = timed(tmp_path, "power.cap: {watts: 250}")
+    plain = sim.predict(
+        model="llama-2-7b", hardware="A100", batch=2, input_tokens=1024, output_tokens=32, power_cap_w=250.0
+    )
+    both = timed(tmp_path, "power.cap: {watts: 300}", power_cap_w=250.0)
+    assert asked.e2el_s == pytest.approx(plain.e2el_s)
+    assert both.e2el_s == pytest.approx(plain.e2el_s)
+    assert asked.power_w == pytest.approx(plain.power_w)
