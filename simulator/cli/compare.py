@@ -26,7 +26,7 @@ from simulator.cli.scenario import DIVISION, FORMATS, WORK, options, scenario_fr
 @click.option(
     "--pareto",
     metavar="KEY,KEY[,KEY]",
-    help="Only what nothing else beats on all of these: latency, ttft, tpot, cost, energy, throughput, memory, power, or keys.",
+    help="Only what nothing beats on all of: latency, ttft, tpot, cost, energy, throughput, memory, power, or keys.",
 )
 @click.option(
     "--html",

@@ -131,7 +131,8 @@ class Plan:
         """A row per option and bucket that it serves: sizes, requests/s sent to it, and what an instance could serve."""
         from simulator.views.plan import allocation_frame
 
-        return allocation_frame(self)
+        frame: pd.DataFrame = allocation_frame(self)
+        return frame
 
     def __str__(self) -> str:
         from simulator.views.plan import plan_text

@@ -1,6 +1,6 @@
 """Requests per second that an instance serves within an SLO, per option and bucket: from the performance model.
 
-Between the steady state of a deployment and the matrices of the fleet's program. Tables of users are `simulator.plan.tables`'s.
+Between the steady state of a deployment and the matrices of the fleet's program. Users' tables are read by `tables`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def within_slo(
     waits by Sakasegawa's formula: for a place among c, with service E2EL(c); and for the prompts before one's own, which
     hold the instance for prefill_share / rate each, one server. All waits count at the same percentile, which is safe.
     """
-    caps = np.unique(np.round(np.geomspace(1.0, curves.flight[-1], CAPS)))
+    caps = np.unique(np.round(np.geomspace(1.0, curves.flight[-1], CAPS))).astype(np.float64)
     flight = np.geomspace(_FEWEST, curves.flight[-1], FLIGHTS)
     rate = flight / curves.at(curves.e2el_s, flight)
     full_s = curves.at(curves.e2el_s, caps)
@@ -126,7 +126,9 @@ def within_slo(
         wanted = {"TTFT": slo.ttft_s, "TPOT": slo.tpot_s, "E2EL": slo.e2el_s}
         broken = [name for name, most in wanted.items() if most is not None and least[name] > most]
         name = broken[0] if broken else strictest
-        return replace(NOTHING, limit=f"{name} (at best {1e3 * least[name]:.3g} ms, {1e3 * (wanted[name] or 0):.3g} ms asked)")
+        return replace(
+            NOTHING, limit=f"{name} (at best {1e3 * least[name]:.3g} ms, {1e3 * (wanted[name] or 0):.3g} ms asked)"
+        )
     row, column = place
     power_w = float(curves.at(curves.power_w, flight[row : row + 1])[0])
     return Within(best, float(caps[column]), float(flight[row]), power_w, limit)
@@ -167,7 +169,9 @@ def modelled(
     for load in loads:
         slo = (slos or {}).get(load.name, load.slo)
         if slo is None or load.model is None:
-            raise ScenarioError(f"load '{load.name}' needs {'an slo' if slo is None else 'a model'}, or tables of throughput")
+            raise ScenarioError(
+                f"load '{load.name}' needs {'an slo' if slo is None else 'a model'}, or tables of throughput"
+            )
         for o, option in enumerate(options):
             if option.load != load.name:
                 continue
@@ -205,16 +209,18 @@ def _of_buckets(
     mean = float(share @ load.input_tokens)
     prompt_cv2 = float(share @ (load.input_tokens - mean) ** 2) / mean**2
     found = []
-    for curves, prompt, output in zip(_curves(own, option.role, load), load.input_tokens, load.output_tokens, strict=True):
+    sizes = zip(load.input_tokens, load.output_tokens, load.longest(slo.exempt), strict=True)
+    for curves, (prompt, output, exempt) in zip(_curves(own, option.role, load), sizes, strict=True):
         if isinstance(curves, str):
             found.append(replace(NOTHING, limit=curves))
             continue
-        wanted, moved_s, most = slo, 0.0, float("inf")
+        wanted, most = slo, float("inf")
         if option.role != "whole":
             assert link is not None
             moved_s = link[1] + kv_bytes(own, prompt) / link[0]
             most = link[0] / kv_bytes(own, prompt)
             wanted = _part(slo, option.role, moved_s)
+        wanted = Slo(percentile=slo.percentile) if exempt else wanted
         if option.role == "decode" and output < 2:
             found.append(Within(float("inf"), 1.0, 0.0, 0.0, "nothing to decode"))
             continue
@@ -268,7 +274,7 @@ def _cached_curves(own: Predictor, role: str, sizes: tuple[tuple[float, float], 
         knots.append(np.ones(1))
     asked = [position for position, reason in enumerate(found) if reason is None]
     if not asked:
-        return tuple(reason or "" for reason in found)  # type: ignore[misc]
+        return tuple(reason or "" for reason in found)
     points = np.concatenate(
         [
             np.column_stack([knots[i], np.full(len(knots[i]), sizes[i][0]), np.full(len(knots[i]), sizes[i][1])])
@@ -282,7 +288,8 @@ def _cached_curves(own: Predictor, role: str, sizes: tuple[tuple[float, float], 
         start = part.stop
         ended = knots[i][-1] >= resolved.engine.max_sequences * resolved.parallelism.dp
         bound = "max_num_seqs" if ended else "KV capacity"
-        found[i] = Curves(knots[i], *(columns[name][part] for name in _NAMES), bound="compute" if role == "prefill" else bound)
+        bound = "compute" if role == "prefill" else bound
+        found[i] = Curves(knots[i], **{name: columns[name][part] for name in _NAMES}, bound=bound)
     return tuple(found)  # type: ignore[arg-type]
 
 

@@ -74,11 +74,21 @@ def _load(given: LoadSpec, position: int, path: Path) -> Load:
         rows = np.array(traffic_rows(given.traffic, path))
     except (ScenarioError, UnknownNameError) as error:
         line, column = place(path, "loads", position, "traffic")
-        problem = Problem(shorten(path), line, column, f"loads.{position}.traffic", str(error).removeprefix("traffic: "))
+        problem = Problem(
+            shorten(path), line, column, f"loads.{position}.traffic", str(error).removeprefix("traffic: ")
+        )
         raise SpecError([problem]) from None
-    slo = None if given.slo is None else Slo(given.slo.ttft, given.slo.tpot, given.slo.e2el, given.slo.percentile)
+    asked = given.slo
+    slo = None if asked is None else Slo(asked.ttft, asked.tpot, asked.e2el, asked.percentile, asked.exempt)
     return Load(
-        given.name, rows[:, 0], rows[:, 1], rows[:, 2] * given.rate, given.model, slo, given.max_context, given.arrival_cv
+        given.name,
+        rows[:, 0],
+        rows[:, 1],
+        rows[:, 2] * given.rate,
+        given.model,
+        slo,
+        given.max_context,
+        given.arrival_cv,
     )
 
 
@@ -87,7 +97,9 @@ def _check_names(spec: PlanSpec, path: Path) -> None:
     for position, name in enumerate(names):
         if name in names[:position]:
             line, column = place(path, "loads", position)
-            raise SpecError([Problem(shorten(path), line, column, f"loads.{position}.name", f"'{name}' stands there twice")])
+            raise SpecError(
+                [Problem(shorten(path), line, column, f"loads.{position}.name", f"'{name}' stands there twice")]
+            )
 
 
 def _check_options(spec: PlanSpec, options: Sequence[Option], path: Path) -> None:
@@ -275,10 +287,14 @@ def _binding(program: Program, options: Sequence[Option], solution: Solution, se
         if solution.instances[o] >= program.at_most[o]:
             at_most = program.at_most.copy()
             at_most[o] = np.inf
-            trials.append((f"max_replicas of {options[o].name}", replace(program, at_most=at_most)))
-    for name, column in (("keep", "at_least"), ("min_replicas", "replicas"), ("spare instances", "spare")):
-        if getattr(program, column).any():
-            trials.append((name, replace(program, **{column: np.zeros(len(options))})))
+            trials.append((f"max_replicas of {options[int(o)].name}", replace(program, at_most=at_most)))
+    nothing = np.zeros(len(options))
+    if program.at_least.any():
+        trials.append(("keep", replace(program, at_least=nothing)))
+    if program.replicas.any():
+        trials.append(("min_replicas", replace(program, replicas=nothing)))
+    if program.spare.any():
+        trials.append(("spare instances", replace(program, spare=nothing)))
     if (program.available < 1.0 - 1e-12).any():
         free = replace(program, available=np.ones(len(options)))
         trials.append(("headroom and interruptions", free))
@@ -299,17 +315,17 @@ def _looser(
     spec: PlanSpec, path: Path, loads: Sequence[Load], options: Sequence[Option], solution: Solution, settings: Settings
 ) -> list[Relief]:
     """What looser SLOs would save."""
-    steps = {
-        "tpot_s": (f"{1e3 * LOOSER_TPOT_S:g} ms more TPOT", lambda value: value + LOOSER_TPOT_S),
-        "ttft_s": (f"{LOOSER_SHARE:.0%} more TTFT", lambda value: value * (1.0 + LOOSER_SHARE)),
-        "e2el_s": (f"{LOOSER_SHARE:.0%} more E2EL", lambda value: value * (1.0 + LOOSER_SHARE)),
-    }
+    steps = (
+        ("tpot_s", f"{1e3 * LOOSER_TPOT_S:g} ms more TPOT", 1.0, LOOSER_TPOT_S),
+        ("ttft_s", f"{LOOSER_SHARE:.0%} more TTFT", 1.0 + LOOSER_SHARE, 0.0),
+        ("e2el_s", f"{LOOSER_SHARE:.0%} more E2EL", 1.0 + LOOSER_SHARE, 0.0),
+    )
     found = []
-    for term, (words, loosen) in steps.items():
+    for term, words, factor, more in steps:
         slos = {}
         for load in loads:
             if load.slo is not None and (value := getattr(load.slo, term)) is not None:
-                slos[load.name] = replace(load.slo, **{term: loosen(value)})
+                slos[load.name] = replace(load.slo, **{term: value * factor + more})
         if slos:
             capacity = _capacity(spec, loads, options, None, path, slos)
             sums = accounts(spec, options, loads, capacity)

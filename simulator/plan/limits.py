@@ -65,9 +65,7 @@ def accounts(spec: PlanSpec, options: Sequence[Option], loads: Sequence[Load], c
     usage = np.where(served, above * np.where(served, need, 0.0), 0.0)
     power = Account(idle, usage)
     kwh = np.array([option.usd_per_kwh for option in options]) / KILO
-    money = Account(
-        np.array([option.usd_per_hour for option in options]) + idle * kwh, power.usage * kwh[:, None]
-    )
+    money = Account(np.array([option.usd_per_hour for option in options]) + idle * kwh, power.usage * kwh[:, None])
     carbon = None
     if all(option.carbon_g_per_kwh is not None for option in options):
         grams = np.array([option.carbon_g_per_kwh or 0.0 for option in options]) / KILO
@@ -101,7 +99,9 @@ def program_of(
         spare=np.full(count, float(spec.headroom.instances)),
         replicas=np.array([float(option.min_replicas) for option in options]),
         at_least=np.array([float(option.keep) for option in options]),
-        at_most=np.array([math.inf if option.max_replicas is None else float(option.max_replicas) for option in options]),
+        at_most=np.array(
+            [math.inf if option.max_replicas is None else float(option.max_replicas) for option in options]
+        ),
         limits=tuple(_limits(spec, options, loads, sums)),
         current=np.array([float(option.current) for option in options]),
         start=spec.switching.start * per_hour,
@@ -183,7 +183,8 @@ def why_infeasible(
         kind, _, position = name.rpartition(" ")
         if kind == "replicas":
             option = options[int(position)]
-            found.append(f"max_replicas of {option.name}: {option.max_replicas}, and {slack + program.at_most[int(position)]:g} are needed")
+            needed = slack + program.at_most[int(position)]
+            found.append(f"max_replicas of {option.name}: {option.max_replicas}, and {needed:g} are needed")
         elif kind == "bucket" and name not in bounds:
             found.append(f"{slack:.0%} of the bucket {_bucket(loads, int(position))} cannot be served")
         else:
@@ -191,9 +192,7 @@ def why_infeasible(
     return InfeasiblePlanError(found or ["the limits contradict one another"])
 
 
-def _unserved(
-    program: Program, options: Sequence[Option], loads: Sequence[Load], capacity: Capacity
-) -> list[str]:
+def _unserved(program: Program, options: Sequence[Option], loads: Sequence[Load], capacity: Capacity) -> list[str]:
     found = []
     usable = np.isfinite(program.need)
     roles = program.role
@@ -206,7 +205,7 @@ def _unserved(
                 reasons.setdefault(str(capacity.limit[o, b]), []).append(option.name)
         words = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
         found.append(f"no option serves the bucket {_bucket(loads, int(b))} ({words})")
-    return found[:3] + ([f"and {len(found) - 3} more buckets"] if len(found) > 3 else [])
+    return found[:2] + ([f"and {len(found) - 2} more buckets"] if len(found) > 2 else [])
 
 
 def _bucket(loads: Sequence[Load], position: int) -> str:

@@ -61,6 +61,14 @@ class Load:
         mean = float(share @ self.output_tokens)
         return float(share @ (self.output_tokens - mean) ** 2) / mean**2
 
+    def longest(self, share: float) -> NDArray[np.bool_]:
+        """(B,) the buckets of longest requests, input and output in sum, that are at most `share` of the requests."""
+        order = np.argsort(-(self.input_tokens + self.output_tokens), kind="stable")
+        within = np.cumsum(self.rate_per_s[order]) <= share * self.rate_per_s.sum() * (1.0 + 1e-9)
+        found = np.zeros(len(self), bool)
+        found[order[within]] = True
+        return found
+
 
 Rows = list[tuple[float, float, float]]
 

@@ -148,7 +148,9 @@ def merged(program: Program) -> tuple[Program, NDArray[np.int64]]:
     return replace(program, need=summed(program.need), usage=summed(program.usage), limits=limits), group
 
 
-def solve(program: Program, settings: Settings = Settings(), *, relaxed: bool = False, elastic: bool = False) -> Solution:  # noqa: B008
+def solve(
+    program: Program, settings: Settings = Settings(), *, relaxed: bool = False, elastic: bool = False
+) -> Solution:
     """The cheapest fleet, as far as it can be proven within the time.
 
     `relaxed` lets instances be fractions: a lower bound. `elastic` lets limits, stock and load give way, and minimises by
@@ -271,7 +273,9 @@ class _Stated:
     def _capacity(self, relaxed: bool) -> None:
         """Work of an option within its instances; one binary where being in use has a price of its own."""
         program = self.program
-        rows: list[dict[Any, float]] = [{variable: -float(a)} for variable, a in zip(self.n, program.available, strict=True)]
+        rows: list[dict[Any, float]] = [
+            {variable: -float(a)} for variable, a in zip(self.n, program.available, strict=True)
+        ]
         for (o, b), variable in self.x.items():
             rows[o][variable] = float(program.need[o, b])
         for o, row in enumerate(rows):

@@ -102,10 +102,24 @@ def _combinations(given: OptionSpec, loads: Sequence[str]) -> list[Option]:
         techniques = tuple(name.strip() for name in variant.split("+") if name.strip() not in ("", "none"))
         found.append(
             Option(
-                "", load, hardware, 0.0, table=given.table or hardware, tp=tp, engine=engine, techniques=techniques,
-                role=given.role, purchase=purchase, region=region, power_w=given.power, idle_w=given.idle_power,
-                min_replicas=given.min_replicas, keep=given.keep, max_replicas=given.max_replicas, current=given.current,
-            )  # fmt: skip
+                "",
+                load,
+                hardware,
+                0.0,
+                table=given.table or hardware,
+                tp=tp,
+                engine=engine,
+                techniques=techniques,
+                role=given.role,
+                purchase=purchase,
+                region=region,
+                power_w=given.power,
+                idle_w=given.idle_power,
+                min_replicas=given.min_replicas,
+                keep=given.keep,
+                max_replicas=given.max_replicas,
+                current=given.current,
+            )
         )
     return found
 
@@ -207,5 +221,7 @@ def _named(options: list[Option]) -> list[Option]:
     names = [option.name for option in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise SpecError([Problem("options", 0, 0, "", f"{', '.join(twice)}: stands there twice; join or tell them apart")])
+        raise SpecError(
+            [Problem("options", 0, 0, "", f"{', '.join(twice)}: stands there twice; join or tell them apart")]
+        )
     return found

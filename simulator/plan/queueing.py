@@ -21,6 +21,8 @@ class Slo:
     e2el_s: float | None = None
     percentile: float | None = None
     """None: the mean."""
+    exempt: float = 0.0
+    """Share of the requests, the longest, that need not meet them."""
 
     @property
     def words(self) -> str:
@@ -31,7 +33,8 @@ class Slo:
             if value is not None
         ]
         kind = "mean" if self.percentile is None else f"P{self.percentile:g}"
-        return f"{kind} " + ", ".join(terms)
+        words = f"{kind} " + ", ".join(terms)
+        return f"{words}, but for the longest {self.exempt:.2g} of requests" if self.exempt else words
 
 
 def waits(servers: Any, utilization: Any, cv2: float) -> tuple[Any, Any]:

@@ -50,7 +50,9 @@ def read_tables(tables: Sequence[TableSpec], beside: Path) -> Throughput:
             for number, (prompt, output, rate) in enumerate(table.rows):
                 if not (min(prompt, output) >= 1 and math.isfinite(rate) and rate >= 0):
                     line, column = place(beside, "throughput", position, "rows", number)
-                    message = f"[{prompt:g}, {output:g}, {rate:g}] is not two lengths of at least 1 and a rate of at least 0"
+                    message = (
+                        f"[{prompt:g}, {output:g}, {rate:g}] is not two lengths of at least 1 and a rate of at least 0"
+                    )
                     raise SpecError([Problem(shorten(beside), line, column, f"throughput.{position}.rows", message)])
                 found.add(str(table.option), prompt, output, rate)
             continue
@@ -157,7 +159,7 @@ def melange(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def tabled(options: Sequence[Option], loads: Sequence[Load], tables: Throughput, path: Path) -> Capacity:
-    """Capacities from tables. A size between those of a table counts as the next larger on both axes; beyond it, as not served.
+    """Capacities from tables. A size between those of a table counts as the next larger on both axes; beyond, as not served.
 
     Raises SpecError for an option without rows.
     """

@@ -66,7 +66,9 @@ class SloSpec(Spec):
     e2el: Seconds | None = None
     """Arrival to last token, queueing included."""
     percentile: float | None = Field(None, gt=0, lt=100)
-    """Of requests that must meet it, such as 99. None: the mean."""
+    """Of the requests of every size that must meet it, such as 99. None: the mean."""
+    exempt: float = Field(0.0, ge=0, lt=1)
+    """Share of the requests, the longest ones, that need not meet it and are served all the same."""
 
     @model_validator(mode="after")
     def _one(self) -> SloSpec:

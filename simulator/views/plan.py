@@ -116,6 +116,7 @@ def _result(plan: Plan) -> Section:
     rows.append(("money", amount(plan.usd_per_hour, "money"), status_words(plan) if not rows else ""))
     if plan.switching_usd_per_hour:
         rows.append(("switching", amount(plan.switching_usd_per_hour, "money"), "from today's fleet, written off"))
+        rows.append(("in all", amount(plan.usd_per_hour + plan.switching_usd_per_hour, "money"), ""))
     requests = sum(float(load.rate_per_s.sum()) for load in plan.loads)
     rows.append(("per 1000 requests", f"{plan.usd_per_hour / 3.6 / requests:.3g} USD", ""))
     if plan.power_w is not None and plan.objective_name != "power":
@@ -124,7 +125,13 @@ def _result(plan: Plan) -> Section:
         rows.append(("carbon", amount(plan.carbon_g_per_hour, "carbon"), ""))
     best = plan.best_single
     if best is not None and plan.saving is not None and len(plan.singles) > 1:
-        rows.append(("best single type", amount(best.objective, plan.objective_name), f"{best.hardware}; the mix saves {plan.saving:.1%}"))
+        rows.append(
+            (
+                "best single type",
+                amount(best.objective, plan.objective_name),
+                f"{best.hardware}; the mix saves {plan.saving:.1%}",
+            )
+        )
     rows.append(("solver", f"{plan.seconds:.2f} s", plan.solver))
     return Section("Answer", tuple(rows))
 
@@ -201,7 +208,10 @@ def plan_figure(plan: Plan) -> Any:
         template="plotly_white",
         width=WIDTH,
         height=540,
-        title={"text": f"<b>Plan {plan.name}</b>: {amount(plan.objective, plan.objective_name)}, {status_words(plan)}", "x": 0.01},
+        title={
+            "text": f"<b>Plan {plan.name}</b>: {amount(plan.objective, plan.objective_name)}, {status_words(plan)}",
+            "x": 0.01,
+        },
         barmode="stack",
         font={"family": "Helvetica, Arial, sans-serif", "size": 13, "color": "#222222"},
         legend={"orientation": "h", "x": 0.0, "y": -0.2},
@@ -270,7 +280,7 @@ def _draw_allocation(figure: Any, plan: Plan, colors: Mapping[str, str]) -> None
             col=2,
         )
     for axis, title in ((figure.update_xaxes, "input tokens"), (figure.update_yaxes, "output tokens")):
-        axis(title=title, type="log", dtick=1, minor={"ticks": "outside"}, row=1, col=2)
+        axis(title=title, type="log", dtick=1, row=1, col=2)
 
 
 def pareto_figure(records: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> Any:
@@ -279,7 +289,9 @@ def pareto_figure(records: Sequence[Mapping[str, Any]], objectives: Sequence[str
 
     keys = keys_of(objectives, sorted({key for record in records for key in record}))
     titles = [next((short for short, long in OBJECTIVES.items() if long == key), key) for key in keys]
-    shown = [record for record in records if all(record.get(key) is not None for key in keys) and not record.get("problem")]
+    shown = [
+        record for record in records if all(record.get(key) is not None for key in keys) and not record.get("problem")
+    ]
     figure = go.Figure()
     second = keys[1] if len(keys) > 1 else keys[0]
     third = keys[2] if len(keys) > 2 else None
@@ -349,5 +361,8 @@ def _better(key: str) -> str:
 
 def _log_bar(values: Sequence[float], title: str) -> dict[str, Any]:
     ticks = np.linspace(np.log10(min(values)), np.log10(max(values)), 5)
-    return {"title": {"text": title, "side": "right"}, "tickvals": ticks, "ticktext": [f"{10**tick:.3g}" for tick in ticks]}
-
+    return {
+        "title": {"text": title, "side": "right"},
+        "tickvals": ticks,
+        "ticktext": [f"{10**tick:.3g}" for tick in ticks],
+    }
