@@ -91,16 +91,21 @@ def within_slo(
 ) -> Within:
     """The largest rate at which an instance meets an SLO, over the mean number in flight L and the limit c on it.
 
-    rate = L / E2EL(L) (Little's law). TPOT and TTFT are those of L + z sqrt(L) in flight, at most c (many requests share
-    the machine, so their number is nearly Poisson; z of the percentile, 0 for the mean). On top of TTFT and E2EL come two
-    waits by Sakasegawa's formula: for a place among c, with service E2EL(c); and for the prompts before one's own, which
-    hold the instance for prefill_share / rate each, one server. All waits count at the same percentile, which is safe.
+    rate = L / E2EL(L) (Little's law). TPOT and TTFT are those of L + z sqrt(L / (1 - e)) in flight, at most c, with z of the
+    percentile (0 for the mean) and e the elasticity of E2EL in L. Requests share the machine, so that the number in flight
+    has the chances p(n) ~ prod over k <= n of rate E2EL(k) / k, whatever the lengths are (processor sharing, Cohen 1979);
+    near its top that is a normal curve of variance L / (1 - e). On top of TTFT and E2EL come two waits by Sakasegawa's
+    formula: for a place among c, with service E2EL(c); and for the prompts before one's own, which hold the instance for
+    prefill_share / rate each, one server. All count at the same percentile, which is safe.
     """
     caps = np.unique(np.round(np.geomspace(1.0, curves.flight[-1], CAPS))).astype(np.float64)
     flight = np.geomspace(_FEWEST, curves.flight[-1], FLIGHTS)
-    rate = flight / curves.at(curves.e2el_s, flight)
+    own_s = curves.at(curves.e2el_s, flight)
+    rate = flight / own_s
+    slowing = np.clip(np.gradient(np.log(own_s), np.log(flight)), 0.0, 0.99)
     full_s = curves.at(curves.e2el_s, caps)
-    shown = np.minimum((flight + deviations(slo.percentile) * np.sqrt(flight))[:, None], caps)
+    crowd = flight + deviations(slo.percentile) * np.sqrt(flight / (1.0 - slowing))
+    shown = np.minimum(crowd[:, None], caps)
     busy = rate[:, None] * full_s / caps
     possible = (busy <= max_utilization) & (flight[:, None] <= caps)
     cv2 = 0.5 * (arrival_cv**2 + service_cv2)
