@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 import simulator as sim
@@ -69,7 +68,12 @@ def chart(frame: pd.DataFrame) -> Any:
                 row=1, col=column,
             )  # fmt: skip
         figure.update_xaxes(
-            type="log", tickvals=list(RATES), ticktext=[str(rate) for rate in RATES], title="requests/s", row=1, col=column
+            type="log",
+            tickvals=list(RATES),
+            ticktext=[str(rate) for rate in RATES],
+            title="requests/s",
+            row=1,
+            col=column,
         )
     figure.update_yaxes(title="saved against the best single type, %", rangemode="tozero", row=1, col=1)
     figure.update_layout(

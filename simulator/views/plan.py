@@ -239,6 +239,7 @@ def _draw_costs(figure: Any, plan: Plan, colors: Mapping[str, str]) -> None:
     )
     money = plan.objective_name == "money"
     total = sum(part.usd_per_hour for part in plan.parts)
+    longest = max([plan.objective, *(one.objective or 0.0 for one in able)])
     for part in plan.parts:
         value = part.usd_per_hour if money else plan.objective * part.usd_per_hour / total
         figure.add_bar(
@@ -247,8 +248,9 @@ def _draw_costs(figure: Any, plan: Plan, colors: Mapping[str, str]) -> None:
             orientation="h",
             name=f"{part.instances} x {part.option.name}",
             marker={"color": colors[part.option.name]},
-            text=[f"{value:,.2f}"],
-            textposition="auto",
+            text=[f"{value:,.2f}" if value > 0.08 * longest else ""],
+            textposition="inside",
+            textangle=0,
             legendgroup=part.option.name,
             hovertemplate=f"{part.option.name}: %{{x:,.2f}}, used {part.utilization:.0%}<extra></extra>",
             row=1,
