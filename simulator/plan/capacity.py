@@ -180,14 +180,17 @@ def modelled(
         for o, option in enumerate(options):
             if option.load != load.name:
                 continue
+            if option.role != "whole" and slo.e2el_s is not None and slo.ttft_s is None:
+                raise ScenarioError("an E2EL SLO on prefill and decode pools needs a TTFT beside it, which divides it")
             try:
                 own = predictor(scenario_of(option, load))
+                served = _of_buckets(own, option, load, slo, max_utilization, link)
             except SimulatorError as error:
                 limit[o, start : start + len(load)] = str(error)
                 continue
             if option.idle_w is None:
                 idle[o] = own.resolved.machine.waiting_w * own.resolved.parallelism.devices
-            for b, found in enumerate(_of_buckets(own, option, load, slo, max_utilization, link)):
+            for b, found in enumerate(served):
                 at = (o, start + b)
                 rate[at], limit[at], flight[at] = found.requests_per_s, found.limit, found.concurrency
                 power[at] = option.power_w or idle[o] + min(1.0, found.flight) * (found.power_w - idle[o])
@@ -246,8 +249,6 @@ def kv_bytes(own: Predictor, prompt: float) -> float:
 
 def _part(slo: Slo, role: str, moved_s: float) -> Slo:
     """What an SLO leaves to one of two pools: the first token, with its cache's way, to prefill, the others to decode."""
-    if slo.e2el_s is not None and slo.ttft_s is None:
-        raise ScenarioError("an E2EL SLO on prefill and decode pools needs a TTFT beside it, which divides it")
     if role == "prefill":
         return Slo(None if slo.ttft_s is None else slo.ttft_s - moved_s, None, None, slo.percentile)
     rest = None if slo.e2el_s is None else slo.e2el_s - (slo.ttft_s or 0.0)

@@ -217,6 +217,44 @@ def test_an_unknown_device_without_tables_is_named(tmp_path: Path) -> None:
         sim.plan("no-such-deployment")
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"engine": "vlmm"}, "options.0.engine: unknown engine 'vlmm'; did you mean 'vllm'"),
+        ({"techniques": ["none", "fp88"]}, "options.0.techniques: unknown technique 'fp88'; did you mean 'fp8'"),
+        ({"role": "prefill"}, "need `link`"),
+    ],
+)
+def test_names_of_the_model_are_checked_before_anything_is_left_out(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    load = {"traffic": [[500, 100, 1]], "rate": 1, "model": "llama-3.1-8b", "slo": {"tpot": "50 ms"}}
+    data: dict[str, Any] = {"loads": [load], "options": [{"hardware": "l4", **change}]}
+    with pytest.raises(SpecError) as caught:
+        sim.plan(written(tmp_path, data))
+    assert words in str(caught.value)
+    data["loads"] = [{**load, "model": "lama"}]
+    data["options"] = [{"hardware": "l4"}]
+    with pytest.raises(SpecError, match=r"plan.yaml:\d+:\d+: loads.0.model: unknown model 'lama'"):
+        sim.plan(written(tmp_path, data))
+
+
+def test_what_cannot_run_is_left_out_by_name() -> None:
+    load = {"traffic": [[500, 100, 1]], "rate": 1, "model": "llama-3.1-8b", "slo": {"tpot": "50 ms"}}
+    answer = sim.plan(
+        {"loads": [load], "options": [{"hardware": "h100", "tp": [1, 3], "techniques": ["none", "distserve"]}]}
+    )
+    assert [note.split(":")[0] for note in answer.notes] == [
+        f"h100-sxm5-80gb{words} is left out" for words in (", distserve", " x3", " x3, distserve")
+    ]
+    with pytest.raises(ScenarioError, match="needs a model"):
+        sim.plan(
+            {"loads": [{"traffic": [[5, 5, 1]], "rate": 1, "slo": {"tpot": "1 s"}}], "options": [{"hardware": "l4"}]}
+        )
+    with pytest.raises(ScenarioError, match="needs an slo"):
+        sim.plan({"loads": [{"traffic": [[5, 5, 1]], "rate": 1, "model": "gpt2"}], "options": [{"hardware": "l4"}]})
+
+
 def test_a_missing_price_falls_back_by_name(tmp_path: Path) -> None:
     spec = PlanSpec.model_validate(changed(prices="melange", options=[{"hardware": "l40s"}]))
     options, notes = expanded(spec, Path("plan"), tables=False)
