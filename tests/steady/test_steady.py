@@ -110,13 +110,6 @@ def test_room_for_so_many_and_no_more(deployment: Predictor) -> None:
     assert beyond.ttft_s - at_most.ttft_s == pytest.approx(50 / beyond.requests_per_s)
 
 
-def test_engine_limits_its_sequences() -> None:
-    found = resolve(CASES[0].with_(batch=1, input_tokens=1, output_tokens=1))
-    limited = Predictor(replace(found, engine=replace(found.engine, max_sequences=16.0)))
-    assert max_concurrency(limited, 100, 100) == 16
-    assert steady(limited, concurrency=40, input_tokens=100, output_tokens=100).running == 16
-
-
 def test_grid_agrees_with_points(deployment: Predictor) -> None:
     flights, prompts, outputs = (values.ravel() for values in np.meshgrid([1, 7, 64, 900], [1, 500, 12000], [1, 150]))
     columns = steady_grid(deployment, concurrency=flights, input_tokens=prompts, output_tokens=outputs)
