@@ -1,6 +1,7 @@
 """Where does a mix of GPUs pay? Kinds of requests x SLOs x rates, on the four GPUs and at the prices of the Melange paper.
 
-Run with `python examples/mixes.py --out out`: prints a table, writes mixes.csv and mixes.png (mixes.html without a browser).
+Run with `python examples/mixes.py --out out`: prints a summary, writes mixes.csv and mixes.png (mixes.html without a browser).
+With `--write`, the table and the pictures of docs/guides/plan.md are those of this run.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from plotly.subplots import make_subplots
 import simulator as sim
 from simulator.errors import UnsupportedError
 from simulator.views.export import write_figure
+from simulator.views.plan import plan_figure
 
 TRAFFIC: dict[str, Any] = {
     "short chat": "azure-conversation-2023-short",
@@ -85,19 +87,66 @@ def chart(frame: pd.DataFrame) -> Any:
     return figure
 
 
+def summary(frame: pd.DataFrame) -> str:
+    """What the table says, as Markdown: a row per kind of requests and SLO."""
+    lines = [
+        "| requests | SLO | most saved against the best single type | at 128/s | against A100 alone | against H100 alone |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (slo, name), part in frame.groupby(["slo", "requests"], sort=False):
+        best = part.loc[part["saving"].idxmax()]
+        most = f"{best['saving']:.0%}"
+        if best["saving"] > 0.005:
+            most += f" at {best['requests_per_s']}/s ({_short(best['mix'])})"
+        ranges = [
+            f"{part[column].min():.0%} to {part[column].max():.0%}"
+            for column in ("saving_a100-sxm4-80gb", "saving_h100-sxm5-80gb")
+        ]
+        lines.append(f"| {name} | {slo} | {most} | {part['saving'].iloc[-1]:.0%} | {' | '.join(ranges)} |")
+    saving = frame["saving"].astype(float)
+    last = frame[frame["requests_per_s"] == frame["requests_per_s"].max()]["saving"].astype(float)
+    given = max(frame[column].max() for column in frame.columns if column.startswith("saving_"))
+    nothing = int((saving < 0.005).sum())
+    lines += [
+        "",
+        f"Against the best single type a mix saves up to {saving.max():.0%}, {saving.mean():.0%} on average, and in {nothing} of "
+        f"{len(frame)} cases nothing; at {frame['requests_per_s'].max()} requests/s {last.min():.0%} to {last.max():.0%}. "
+        f"Against one given type it saves up to {given:.0%}.",
+    ]
+    return "\n".join(lines)
+
+
+def _short(mix: str) -> str:
+    return " + ".join(f"{part.split()[0]} {part.split()[1].split('-')[0].upper()}" for part in mix.split(" + "))
+
+
+def write_guide(frame: pd.DataFrame) -> None:
+    """Put the summary and the pictures of this run into the guide."""
+    root = Path(__file__).resolve().parents[1]
+    page = root / "docs" / "guides" / "plan.md"
+    head, start, rest = page.read_text(encoding="utf-8").partition("<!-- mixes: examples/mixes.py --write -->\n")
+    _, end, tail = rest.partition("<!-- end -->")
+    page.write_text(head + start + summary(frame) + "\n" + end + tail, encoding="utf-8")
+    write_figure(chart(frame), root / "docs" / "images" / "plan-mixes.png")
+    write_figure(plan_figure(sim.plan("melange-mixed")), root / "docs" / "images" / "plan-fleet.png")
+
+
 def main() -> None:
-    """Print the table, write it and the chart."""
+    """Print the summary, write the table and the chart."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for mixes.csv and the chart")
-    folder = parser.parse_args().out
-    folder.mkdir(parents=True, exist_ok=True)
+    parser.add_argument("--write", action="store_true", help="also into docs/guides/plan.md")
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
     frame = table()
-    print(frame.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
-    frame.to_csv(folder / "mixes.csv", index=False)
+    print(summary(frame))
+    frame.to_csv(asked.out / "mixes.csv", index=False)
     try:
-        write_figure(chart(frame), folder / "mixes.png")
+        write_figure(chart(frame), asked.out / "mixes.png")
     except UnsupportedError:
-        write_figure(chart(frame), folder / "mixes.html")
+        write_figure(chart(frame), asked.out / "mixes.html")
+    if asked.write:
+        write_guide(frame)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from simulator.errors import ScenarioError, SimulatorError
 from simulator.plan.queueing import Slo, deviations, wait_at
 from simulator.predict import Predictor, predictor
 from simulator.scenario import Scenario
-from simulator.steady import max_concurrency, steady_grid
+from simulator.steady import MOST, max_concurrency, steady_grid
 from simulator.sweep import predict_many
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Curves:
     prefill_share: NDArray[np.float64]
     power_w: NDArray[np.float64]
     bound: str
-    """What ends the curve: KV capacity or the engine's limit."""
+    """What ends the curve: KV capacity, or compute where more at a time would bring nothing."""
 
     def at(self, column: NDArray[np.float64], flight: NDArray[np.float64]) -> NDArray[np.float64]:
         """A column at any number in flight, interpolated over its logarithm."""
@@ -292,10 +292,8 @@ def _cached_curves(own: Predictor, role: str, sizes: tuple[tuple[float, float], 
     for i in asked:
         part = slice(start, start + len(knots[i]))
         start = part.stop
-        ended = knots[i][-1] >= resolved.engine.max_sequences * resolved.parallelism.dp
-        bound = "max_num_seqs" if ended else "KV capacity"
-        bound = "compute" if role == "prefill" else bound
-        found[i] = Curves(knots[i], **{name: columns[name][part] for name in _NAMES}, bound=bound)
+        ended = "compute" if role == "prefill" or knots[i][-1] >= MOST else "KV capacity"
+        found[i] = Curves(knots[i], **{name: columns[name][part] for name in _NAMES}, bound=ended)
     return tuple(found)  # type: ignore[arg-type]
 
 

@@ -19,5 +19,10 @@ def test_mixes() -> None:
     assert (frame["saving"] >= -1e-9).all()
     assert frame["saving"].max() > 0.1
     assert (frame["gap"] <= 0.005).all()
+    text = mixes.summary(frame)
+    assert all(name in text for name in mixes.TRAFFIC)
+    assert "Against the best single type a mix saves up to" in text
+    page = (ROOT / "docs" / "guides" / "plan.md").read_text(encoding="utf-8")
+    assert "<!-- mixes: examples/mixes.py --write -->\n| requests" in page
     figure = mixes.chart(frame)
     assert len(figure.data) == len(frame)
