@@ -1,6 +1,6 @@
 """Where does a mix of GPUs pay? Kinds of requests x SLOs x rates, on the four GPUs and at the prices of the Melange paper.
 
-Run with `python examples/mixes.py --out out`: prints a summary, writes mixes.csv and mixes.png (mixes.html without a browser).
+Run with `python examples/mixes.py --out out`: a summary, mixes.csv and mixes.png (.html without a browser).
 With `--write`, the table and the pictures of docs/guides/plan.md are those of this run.
 """
 
@@ -109,8 +109,8 @@ def summary(frame: pd.DataFrame) -> str:
     nothing = int((saving < 0.005).sum())
     lines += [
         "",
-        f"Against the best single type a mix saves up to {saving.max():.0%}, {saving.mean():.0%} on average, and in {nothing} of "
-        f"{len(frame)} cases nothing; at {frame['requests_per_s'].max()} requests/s {last.min():.0%} to {last.max():.0%}. "
+        f"Against the best single type a mix saves up to {saving.max():.0%}, {saving.mean():.0%} on average, and in "
+        f"{nothing} of {len(frame)} cases nothing; at {frame['requests_per_s'].max()} requests/s {last.min():.0%} to {last.max():.0%}. "
         f"Against one given type it saves up to {given:.0%}.",
     ]
     return "\n".join(lines)
