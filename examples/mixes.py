@@ -110,7 +110,8 @@ def summary(frame: pd.DataFrame) -> str:
     lines += [
         "",
         f"Against the best single type a mix saves up to {saving.max():.0%}, {saving.mean():.0%} on average, and in "
-        f"{nothing} of {len(frame)} cases nothing; at {frame['requests_per_s'].max()} requests/s {last.min():.0%} to {last.max():.0%}. "
+        f"{nothing} of {len(frame)} cases nothing; at {frame['requests_per_s'].max()} requests/s "
+        f"{last.min():.0%} to {last.max():.0%}. "
         f"Against one given type it saves up to {given:.0%}.",
     ]
     return "\n".join(lines)
