@@ -177,14 +177,18 @@ def modelled(
             raise ScenarioError(
                 f"load '{load.name}' needs {'an slo' if slo is None else 'a model'}, or tables of throughput"
             )
+        known: dict[tuple[Scenario, str], list[Within]] = {}
         for o, option in enumerate(options):
             if option.load != load.name:
                 continue
             if option.role != "whole" and slo.e2el_s is not None and slo.ttft_s is None:
                 raise ScenarioError("an E2EL SLO on prefill and decode pools needs a TTFT beside it, which divides it")
             try:
-                own = predictor(scenario_of(option, load))
-                served = _of_buckets(own, option, load, slo, max_utilization, link)
+                scenario = scenario_of(option, load)
+                own, key = predictor(scenario), (scenario, option.role)
+                if key not in known:  # purchases and regions of one deployment share it
+                    known[key] = _of_buckets(own, option, load, slo, max_utilization, link)
+                served = known[key]
             except SimulatorError as error:
                 limit[o, start : start + len(load)] = str(error)
                 continue
