@@ -305,6 +305,7 @@ class Predictor:
 
 def host_row(machine: Machine, engine: Engine) -> HostRow:
     """What an engine's host adds to a step on a machine."""
+    graphs = not engine.graph_architectures or machine.architecture in engine.graph_architectures
     return HostRow(
         step_s=engine.host_step_s,
         prefill_s=engine.host_prefill_s,
@@ -312,8 +313,8 @@ def host_row(machine: Machine, engine: Engine) -> HostRow:
         stream_s=engine.stream_per_sequence_s,
         kernel_s=max((unit.host_launch_s for unit in machine.units), default=0.0) * engine.kernel_host_factor,
         gap_s=engine.kernel_gap_s,
-        graph_decode=float(engine.graph_decode or engine.ideal),
-        graph_prefill=float(engine.graph_prefill or engine.ideal),
+        graph_decode=float((engine.graph_decode and graphs) or engine.ideal),
+        graph_prefill=float((engine.graph_prefill and graphs) or engine.ideal),
         max_tokens=engine.max_batched_tokens,
     )
 

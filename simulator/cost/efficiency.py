@@ -42,6 +42,7 @@ class Engine:
     kernel_gap_s: float
     graph_decode: bool
     graph_prefill: bool
+    graph_architectures: frozenset[str]
     unfused: frozenset[str]
     norm_kernels: float
     chains: dict[str, tuple[float, float]]
@@ -123,6 +124,7 @@ def _load_engine(path: Path, stamp: int) -> Engine:
         kernel_gap_s=spec.kernel_gap.value,
         graph_decode=spec.graph_decode,
         graph_prefill=spec.graph_prefill,
+        graph_architectures=frozenset(spec.graph_architectures),
         unfused=frozenset(spec.unfused),
         norm_kernels=spec.norm_kernels.value,
         chains={name: (chain.kernels.value, chain.passes.value) for name, chain in spec.chains.items()},

@@ -64,6 +64,8 @@ class EngineSpec(Spec):
     graph_decode: bool
     """Decode steps replay a captured graph: kernels cost no host time."""
     graph_prefill: bool = False
+    graph_architectures: list[str] = Field(default_factory=list)
+    """Architectures of devices on which graphs are replayed; all where none is named."""
     unfused: list[str] = Field(default_factory=list)
     """Names of small ops (rope, activation, residual, qk_norm, ...) that are kernels of their own; `all` for every one."""
     norm_kernels: Count
