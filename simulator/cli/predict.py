@@ -12,7 +12,7 @@ from simulator.cli.scenario import scenario_from, scenario_options
 @click.command("predict")
 @scenario_options
 @click.option("--explain", is_flag=True, help="Every op with the terms of its time, and what would help most.")
-@click.option("--json", "as_json", is_flag=True, help="The contract's keys; with --explain also `ops`.")
+@click.option("--json", "as_json", is_flag=True, help="The contract's keys; with --explain also `ops`, `waterfall`, energy.")
 def command(explain: bool, as_json: bool, **named: Any) -> None:
     """Latency, memory, energy and cost of one scenario.
 
@@ -27,7 +27,11 @@ def command(explain: bool, as_json: bool, **named: Any) -> None:
 
         found = prediction.to_dict()
         if explain:
+            from simulator.views.waterfall import waterfall, waterfall_records
+
             found["ops"] = [op_record(op) for op in prediction.ops()]
+            found["waterfall"] = waterfall_records(waterfall(prediction))
+            found["energy_by_component_j"] = dict(prediction.energy_by_component_j)
         click.echo(to_json(found))
         return
     from simulator.views.text import explain_text, prediction_text
