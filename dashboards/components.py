@@ -12,7 +12,6 @@ from dashboards.answer import Answer, Block, Change, Page, Value
 from simulator.views.document import Paragraph, Section, Table
 
 _WORDS = {"better": "better", "worse": "worse", "same": "", "other": ""}
-_ARROWS = {"better": "▲ ", "worse": "▼ ", "same": "", "other": ""}
 _NUMERIC = re.compile(r"^[\s+\-≤≥~<>]*[\d.,]+\s*(%|[a-zA-Zµ/$]{0,8})?$")
 
 
@@ -97,7 +96,7 @@ def changed(change: Change) -> Any:
     """The change against the baseline, in words as well as in colour."""
     word = _WORDS[change.direction]
     return html.Div(
-        [html.Span(f"{_ARROWS[change.direction]}{change.text}" + (f" {word}" if word else ""), className="change-text"),
+        [html.Span(change.text + (f", {word}" if word else ""), className="change-text"),
          html.Span(f" from {change.before}", className="change-before")],
         className=f"change change-{change.direction}",
     )  # fmt: skip

@@ -77,7 +77,7 @@ CONTROLS: dict[str, Control] = {
     "model": Control("Model", "choice", lambda: _named("model", "model")),
     "hw": Control("Hardware", "choice", lambda: _named("hardware", "hardware")),
     "engine": Control("Engine", "choice", lambda: _named("engine"), "the hardware's own"),
-    "tp": Control("Devices (tensor parallel)", "count", most=64, empty="the hardware's own"),
+    "tp": Control("Devices (tensor parallel)", "count", most=64, empty="auto"),
     "batch": Control("Batch", "count", most=1024),
     "in": Control("Prompt tokens", "count", most=131072),
     "out": Control("Output tokens", "count", most=16384),
@@ -148,7 +148,7 @@ def _component(known: Control, key: str, name: dict[str, str], value: Any) -> An
     end = round(math.log2(known.most))
     slider = dcc.Slider(
         id={"slider": key}, min=0, max=end, step=1, value=_exponent(value, end), updatemode="drag", dots=False,
-        marks={0: "1", end: f"{known.most:,}"}, allow_direct_input=False, included=True,
+        marks=None, allow_direct_input=False, included=True,
     )  # fmt: skip
     return html.Div([slider, box], className="count")
 

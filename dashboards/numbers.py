@@ -107,7 +107,7 @@ def change(key: str, now: float | None, before: float | None) -> Change | None:
     """How a number moved.
 
     >>> change("tpot_s", 0.010, 0.020)
-    Change(text='-50%', direction='better', before='20.0 ms')
+    Change(text='▼ −50%', direction='better', before='20.0 ms')
     """
     if now is None or before is None or not before:
         return None
@@ -115,7 +115,8 @@ def change(key: str, now: float | None, before: float | None) -> Change | None:
     if abs(ratio - 1.0) < 5e-4:
         return Change("no change", "same", shown(key, before))
     text = f"{ratio - 1.0:+.0%}" if 0.1 < ratio < 3.0 else f"{ratio:.3g} times"
-    if 0.995 < ratio < 1.005:
+    if 0.98 < ratio < 1.02:
         text = f"{ratio - 1.0:+.1%}"
+    text = ("▲ " if ratio > 1.0 else "▼ ") + text.replace("-", "−")
     direction: Direction = "better" if (ratio > 1.0) == (key in MORE_IS_BETTER) else "worse"
     return Change(text, "other" if key in NEUTRAL else direction, shown(key, before))

@@ -29,7 +29,8 @@ def bars(
     for name in names:
         sizes = [parts.get(name, 0.0) for _, parts in rows]
         figure.add_bar(
-            y=labels, x=[size / power for size in sizes], orientation="h", name=name,
+            y=labels, x=[size / power for size in sizes], orientation="h",
+            name=f"{name} {in_engineering(sizes[0], unit)}",
             marker={"color": colours[name], "line": {"color": "#FFFFFF", "width": 1}},
             text=[in_engineering(size, unit) if size > 0.14 * longest else "" for size in sizes],
             textposition="inside", insidetextanchor="middle", textangle=0,

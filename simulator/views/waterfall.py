@@ -23,11 +23,25 @@ COLOURS = {
 """Okabe and Ito's colours by kind of term; each bar also carries its name."""
 TITLES = {"ttft_s": "Time to first token", "tpot_s": "Time per further token"}
 _NAMES = {
-    "losses": "losses against full rates",
-    "launch": "kernel launches",
-    "copy": "copies over links",
-    "link": "exchange over links",
+    "losses": "losses",
+    "launch": "launches",
+    "copy": "copies",
+    "link": "links",
 }
+MEANS = {
+    "compute": "ops whose arithmetic takes longest, at full rate",
+    "memory": "ops whose bytes from this memory take longest, at full bandwidth",
+    "cache": "ops whose traffic through the last cache takes longest",
+    "link": "exchange among devices",
+    "copy": "what is brought from further memories and nothing hides",
+    "launch": "starting kernels",
+    "losses": "what ops take beyond their longest term at full rates",
+    "host": "what the device waits for: the engine's own work per step",
+    "beside": "an encoder, a draft model, or a prompt that is loaded",
+    "waiting": "for a turn, as not all caches fit at once",
+}
+_COLUMNS = (76, 116, 196)
+"""Pixels from the plot's right edge to the right end of the columns: seconds, share, the baseline's seconds."""
 _LEAST = 5e-4
 """Terms below this share of the whole are left out of a drawing."""
 
@@ -62,8 +76,8 @@ def waterfall(prediction: Prediction) -> list[Part]:
     busy = min(static.prefill_device_s, static.ttft_s)
     first = _scaled(first, busy, _copied(turn.prefill_totals, host))
     first["host", _host(predictor.plain)] = static.ttft_s - busy
-    first["beside", "beside the network"] = turn.first_s - static.ttft_s
-    first["waiting", "wait for a turn"] = prediction.ttft_s - turn.first_s
+    first["beside", "beside"] = turn.first_s - static.ttft_s
+    first["waiting", "waiting"] = prediction.ttft_s - turn.first_s
     found += _parts("ttft_s", first)
     if prediction.tpot_s > 0.0:
         each = _device_terms([op for op in ops if op.phase == "decode"])
@@ -82,33 +96,28 @@ def waterfall_records(parts: Sequence[Part]) -> list[dict[str, Any]]:
     ]
 
 
-def waterfall_figure(parts: Sequence[Part], baseline: Sequence[Part] = (), *, stacked: bool = False) -> Any:
-    """A panel per metric, terms from top to bottom; a dashed line where the baseline ends. `stacked`: one below the other."""
+def waterfall_figure(parts: Sequence[Part], baseline: Sequence[Part] = ()) -> Any:
+    """A panel per metric, one below the other: a floating bar per term from top to bottom, its numbers in columns at the right.
+
+    A dashed line stands where the baseline ends.
+    """
     from plotly.subplots import make_subplots
 
     metrics = list(dict.fromkeys(part.metric for part in parts))
     shown = {metric: _shown([p for p in parts if p.metric == metric]) for metric in metrics}
     before = {metric: [p for p in baseline if p.metric == metric] for metric in metrics}
-    titles = [_title(metric, parts, before[metric]) for metric in metrics]
-    rows = [len(shown[metric]) for metric in metrics] or [1]
-    down = stacked and len(metrics) > 1
-    figure = make_subplots(
-        rows=len(metrics) if down else 1, cols=1 if down else max(1, len(metrics)), subplot_titles=titles,
-        row_heights=[float(n) for n in rows] if down else None, horizontal_spacing=0.2,
-        vertical_spacing=0.2 if down else None,
-    )  # fmt: skip
-    for position, metric in enumerate(metrics, start=1):
-        place = {"row": position, "col": 1} if down else {"row": 1, "col": position}
-        _draw(figure, shown[metric], before[metric], place)
-    height = sum(30 * n + 70 for n in rows) + 40 if down else 30 * max(rows) + 110
+    rows = [float(len(shown[metric])) for metric in metrics] or [1.0]
+    height = sum(26 * n for n in rows) + 74 * len(rows)
+    figure = make_subplots(rows=len(rows), cols=1, row_heights=rows, vertical_spacing=74 / height if len(rows) > 1 else 0.0)
+    notes: list[dict[str, Any]] = []
+    for number, metric in enumerate(metrics, start=1):
+        notes += _draw(figure, shown[metric], before[metric], number)
     figure.update_layout(
-        template="plotly_white", height=height, margin={"l": 4, "r": 8, "t": 46, "b": 34}, showlegend=False, bargap=0.28,
+        template="plotly_white", height=height + 24, showlegend=False, bargap=0.28, annotations=notes,
+        margin={"l": 96, "r": _COLUMNS[-1] if baseline else _COLUMNS[1], "t": 42, "b": 34},
         font={"family": "system-ui, Helvetica, Arial, sans-serif", "size": 13, "color": "#222222"},
         hoverlabel={"align": "left"},
     )  # fmt: skip
-    figure.update_annotations(font_size=14, xanchor="left")
-    for number, annotation in enumerate(figure.layout.annotations[: len(metrics)]):
-        annotation.x = figure.layout[f"xaxis{number + 1 if number else ''}"].domain[0]
     return figure
 
 
@@ -151,7 +160,7 @@ def _scaled(terms: dict[tuple[str, str], float], seconds: float, copied: float) 
 
 
 def _host(plain: bool) -> str:
-    return "waiting for the host" if plain else "host, drafts and schedule"
+    return "host" if plain else "host, drafts"
 
 
 def _parts(metric: str, terms: dict[tuple[str, str], float]) -> list[Part]:
@@ -166,51 +175,59 @@ def _shown(parts: Sequence[Part]) -> list[Part]:
     return [part for part in parts if abs(part.share) >= _LEAST]
 
 
-def _title(metric: str, parts: Sequence[Part], before: Sequence[Part]) -> str:
-    text = f"<b>{TITLES[metric]}</b>  {duration(sum(p.seconds for p in parts if p.metric == metric))}"
-    return text + (f"  <span style='color:#555555'>baseline {duration(_sum(before))}</span>" if before else "")
-
-
 def _sum(parts: Sequence[Part]) -> float:
     return sum(part.seconds for part in parts)
 
 
-def _draw(figure: Any, parts: Sequence[Part], before: Sequence[Part], place: dict[str, int]) -> None:
+def _draw(figure: Any, parts: Sequence[Part], before: Sequence[Part], number: int) -> list[dict[str, Any]]:
+    """Draws a panel; returns its title and its numbers, as annotations."""
     whole = _sum(parts)
-    factor, unit = _unit(max(whole, _sum(before)))
+    limit = max(whole, _sum(before)) or 1.0
+    factor, unit = _unit(limit)
     earlier = {(p.kind, p.name): p.seconds for p in before}
     bases, at = [], 0.0
     for part in parts:
         bases.append(at * factor)
         at += part.seconds
-    texts = []
-    for part in parts:
-        text = f" {duration(part.seconds)}, {part.share:.0%}"
-        old = earlier.get((part.kind, part.name), 0.0)
-        texts.append(text + (f"  (was {duration(old)})" if before and old else " (new)" if before else ""))
     figure.add_bar(
         y=[part.name for part in parts], x=[part.seconds * factor for part in parts], base=bases, orientation="h",
         marker={"color": [COLOURS[part.kind] for part in parts]},
-        hovertext=[f"{part.name}: {duration(part.seconds)}, {part.share:.1%} of {TITLES[part.metric].lower()}" for part in parts],
-        hoverinfo="text", cliponaxis=False, **place,
+        hovertext=[
+            f"{TITLES[part.metric]}, {part.name}: {duration(part.seconds)}, {part.share:.1%}<br>{MEANS[part.kind]}"
+            for part in parts
+        ],
+        hoverinfo="text", row=number, col=1,
     )  # fmt: skip
-    limit = max(whole, _sum(before)) * factor
-    for part, base, text in zip(parts, bases, texts, strict=True):
-        end = base + part.seconds * factor
-        # Where a label would run over the end of the panel, it stands before its bar.
-        left = end > 0.52 * limit and base > 0.42 * limit
-        inside = end - base > 0.8 * limit
-        figure.add_annotation(
-            x=end if not (left or inside) else (base if left else end), y=part.name, text=text + (" " if left or inside else ""),
-            showarrow=False, xanchor="right" if left or inside else "left",
-            font={"size": 12, "color": "#FFFFFF" if inside else "#222222"}, **place,
-        )  # fmt: skip
     if before:
-        figure.add_vline(x=_sum(before) * factor, line={"color": "#222222", "dash": "dash", "width": 1.5}, **place)
-    figure.update_yaxes(autorange="reversed", ticksuffix="  ", automargin=True, **place)
+        figure.add_vline(
+            x=_sum(before) * factor, line={"color": "#222222", "dash": "dash", "width": 1.5}, row=number, col=1
+        )
+    figure.update_yaxes(autorange="reversed", ticksuffix="  ", row=number, col=1)
     figure.update_xaxes(
-        range=[0, limit * 1.04 or 1.0], ticksuffix=f" {unit}", nticks=5, gridcolor="#E6E6E6", zerolinecolor="#888888", **place
+        range=[0, limit * factor * 1.01], ticksuffix=f" {unit}", nticks=5, gridcolor="#E6E6E6", zerolinecolor="#888888",
+        row=number, col=1,
     )  # fmt: skip
+    axis = f"y{number if number > 1 else ''}"
+    row = {"xref": "paper", "x": 1.0, "showarrow": False, "xanchor": "right", "font": {"size": 12.5}}
+    columns = [duration(whole), "", duration(_sum(before)) if before else ""]
+    found: list[dict[str, Any]] = [
+        {**row, "yref": f"{axis} domain", "y": 1.0, "yanchor": "bottom", "yshift": 4, "text": f"<b>{text}</b>", "xshift": shift}
+        for text, shift in zip(columns, _COLUMNS, strict=True)
+        if text
+    ]
+    title = f"<b>{TITLES[parts[0].metric]}</b>" if parts else ""
+    found.append({**found[0], "xanchor": "left", "x": 0.0, "xshift": -90, "text": title, "font": {"size": 14}})
+    if before:
+        found.append({**found[0], "text": "<span style='color:#57606a'>baseline</span>", "xshift": _COLUMNS[2], "yshift": 20})
+    for part in parts:
+        old = earlier.get((part.kind, part.name), 0.0)
+        texts = [duration(part.seconds), f"{part.share:.0%}", (duration(old) if old else "none") if before else ""]
+        found += [
+            {**row, "yref": axis, "y": part.name, "text": text, "xshift": shift}
+            for text, shift in zip(texts, _COLUMNS, strict=True)
+            if text
+        ]
+    return found
 
 
 def _unit(seconds: float) -> tuple[float, str]:
