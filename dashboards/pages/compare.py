@@ -66,9 +66,7 @@ def _front(state: State, records: list[dict[str, Any]], command: tuple[str, ...]
     if missing:
         note += f" Not drawn, as a number is unknown: {', '.join(missing)}."
     return Block(
-        "pareto", f"{LABELS[up][0]} against {LABELS[across][0][0].lower() if across != 'usd_per_million_output_tokens' else 'U'}"
-        f"{LABELS[across][0][1:]}",
-        command, records, records, note,
+        "pareto", f"{LABELS[up][0]} against {LABELS[across][0]}", command, records, records, note,
         figure=pareto_figure(drawn, across, up, kept, labels, narrow=screen.narrow) if drawn else None,
         describes=f"On the front: {', '.join(best)}",
         empty="" if drawn else "None of these has both numbers. Choose other axes, or devices with a known price.",
@@ -76,8 +74,7 @@ def _front(state: State, records: list[dict[str, Any]], command: tuple[str, ...]
 
 
 def _axis(key: str) -> str:
-    label, unit = LABELS[key]
-    return f"{label}, {unit}" if unit not in ("", "$") else label
+    return LABELS[key][0]
 
 
 def _table(state: State, records: list[dict[str, Any]], command: tuple[str, ...]) -> Block:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 from dashboards import uploads
@@ -13,6 +14,7 @@ from simulator.events.policy import KINDS, Policy, policy_from
 from simulator.events.simulation import Simulation, simulate_scenario, step_record
 from simulator.events.timeline import Timeline
 from simulator.scenario import Scenario
+from simulator.views.document import Section, Table
 from simulator.views.simulation import resources_table, simulation_blocks, waits_table
 from simulator.views.text import prediction_heading
 from simulator.views.timeline import timeline_figure
@@ -45,8 +47,9 @@ def _run(found: Simulation, asked: tuple[str, ...]) -> Block:
         {"quantity": key, "timeline": data[key], "closed_form": closed} for key, closed in data["closed_form"].items()
     ]
     run = simulation_blocks(found)[0]
+    assert isinstance(run, Section)
     note = "By the event loop, beside the closed form that the other pages show."
-    return Block("run", "The run", asked, data, records, note, report=(run,))
+    return Block("run", "The run", asked, data, records, note, report=(replace(run, title=""),))
 
 
 def _chart(found: Simulation, step: Timeline, asked: tuple[str, ...]) -> Block:
@@ -80,9 +83,7 @@ def _waits(step: Timeline, asked: tuple[str, ...]) -> Block:
     return Block("waits", "Who waits for whom", asked, record["waited"], records, note, report=(_untitled(table),))
 
 
-def _untitled(table):  # type: ignore[no-untyped-def]
-    from dataclasses import replace
-
+def _untitled(table: Table) -> Table:
     return replace(table, title="")
 
 
