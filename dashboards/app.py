@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 from dash import ALL, MATCH, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 from flask import Flask, Response, abort, request
@@ -17,7 +16,7 @@ from dashboards.answer import Page, Screen
 from dashboards.controls import control, text_of
 from dashboards.export import exported
 from dashboards.pages import answer_of, pages
-from dashboards.state import FIELDS, as_pairs, parse, query
+from dashboards.state import changed, parse, query
 from simulator.errors import SimulatorError
 
 ASSETS = Path(__file__).resolve().parent / "assets"
@@ -174,31 +173,14 @@ def show_results(
         return no_update, no_update, [no_update] * len(nav), [no_update] * len(actions)
     # What the page's controls do not show comes from the address that it was opened with, then from its own last one.
     kept = address.partition("?")[2] if address.startswith(f"{path}#{first}?") else first
-    state, _ = parse(kept)
-    pairs = as_pairs(state)
-    for identity, value in zip(ids, values, strict=True):
-        text = text_of(value)
-        if text or not FIELDS[identity["control"]].core:
-            pairs[identity["control"]] = text
-    pairs = {key: text for key, text in pairs.items() if text}
-    # An emptied list of devices is empty, not the default.
-    state, notices = parse(pairs, fallback=state)
-    clicked = ctx.triggered_id if ctx.triggered_id and "action" in ctx.triggered_id else None
-    if clicked == {"action": "pin"} and any(clicks):
-        state = _replaced(state, pinned=state.work)
-    elif clicked == {"action": "unpin"} and any(clicks):
-        state = _replaced(state, pinned=None)
+    pressed = ctx.triggered_id["action"] if ctx.triggered_id and "action" in ctx.triggered_id and any(clicks) else ""
+    texts = {identity["control"]: text_of(value) for identity, value in zip(ids, values, strict=True)}
+    state, notices = changed(parse(kept)[0], texts, pressed)
     found = query(state, page.keys)
     answer = answer_of(page, state, Screen(narrow=screen == "narrow"), notices)
     links = [f"{item['nav']}?{query(state)}" for item in nav]
     disabled = [item["action"] == "unpin" and state.pinned is None for item in actions]
     return components.results(answer, page, found), f"{path}#{first}?{found}", links, disabled
-
-
-def _replaced(state: Any, **changes: Any) -> Any:
-    from dataclasses import replace
-
-    return replace(state, **changes)
 
 
 def take_upload(
@@ -213,9 +195,9 @@ def take_upload(
             taken = uploads.take(kind, name or "file", content)
         except SimulatorError as error:
             return no_update, html.Div([html.P(line) for line in str(error).splitlines()], className="problem")
-        pairs = as_pairs(parse(address.rpartition("?")[2])[0])
-        pairs[{"hardware": "hw", "trace": "trace"}.get(kind, kind)] = taken.name
-        return "?" + urlencode(pairs, safe=",:+="), f"{taken.path.name} is in use."
+        state, _ = parse(address.rpartition("?")[2])
+        state, _ = changed(state, {"hw" if kind == "hardware" else kind: taken.name})
+        return f"?{query(state)}", f"{taken.path.name} is in use."
     return no_update, no_update
 
 

@@ -8,6 +8,7 @@ make the server read a file.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -25,6 +26,9 @@ VERSION = 1
 LONGEST = 6000
 """Characters of an address that are read."""
 MOST_NAMES = 32
+FRESH_S = 2.0
+NOTHING = "none"
+"""How an emptied list is written where the default is not empty."""
 DTYPES = ("fp32", "bf16", "fp16", "fp8", "int8", "fp4", "int4", "int3", "int2")
 FLEETS = ("chat", "long-context", "mixed")
 
@@ -69,15 +73,26 @@ class Field:
     """Always written, so that a link does not depend on a default."""
 
 
+_entries: dict[str, tuple[float, dict[str, str]]] = {}
+
+
+def entries(kind: catalog.Kind) -> dict[str, str]:
+    """`catalog.index`, looked up at most every two seconds: it asks for the date of every file."""
+    since, found = _entries.get(kind, (-FRESH_S, {}))
+    if time.monotonic() - since >= FRESH_S:
+        found = catalog.index(kind)
+        _entries[kind] = (time.monotonic(), found)
+    return found
+
+
 def _known(kind: catalog.Kind, uploaded: bool = False) -> Callable[[str], str]:
     def read(text: str) -> str:
         if uploaded and text.startswith(uploads.PREFIX):
             uploads.path_of(text)
             return text
-        entries = catalog.index(kind)
-        path = entries.get(catalog.normal(text))
+        path = entries(kind).get(catalog.normal(text))
         if path is None:
-            raise UnknownNameError(kind, text, set(entries))
+            raise UnknownNameError(kind, text, set(entries(kind)))
         return Path(path).stem
 
     return read
@@ -127,8 +142,10 @@ def _one_of(*known: str) -> Callable[[str], str]:
     return read
 
 
-def _listed(read: Callable[[str], str]) -> Callable[[str], tuple[str, ...]]:
+def _listed(read: Callable[[str], str], nothing: str = "") -> Callable[[str], tuple[str, ...]]:
     def each(text: str) -> tuple[str, ...]:
+        if text == nothing:
+            return ()
         names = [part.strip() for part in text.split(",") if part.strip()]
         if len(names) > MOST_NAMES:
             raise ValueError(f"has {len(names)} names, and {MOST_NAMES} are the most")
@@ -171,7 +188,7 @@ FIELDS: dict[str, Field] = {
     "context": Field("max_context", _whole(100_000_000), True),
     "place": Field("place", _pins, True),
     "cap": Field("power_cap_w", _number(1e6, 1.0), True),
-    "with": Field("hardware", _listed(_known("hardware"))),
+    "with": Field("hardware", _listed(_known("hardware"), NOTHING)),
     "variants": Field("variants", _listed(_variant)),
     "sort": Field("sort", _one_of(*SORT_KEYS)),
     "x": Field("across", _one_of(*SORT_KEYS)),
@@ -263,14 +280,36 @@ def query(state: State, keys: tuple[str, ...] = ()) -> str:
     for key, known in FIELDS.items():
         if not known.of_work:
             value = getattr(state, known.attribute)
-            if value != getattr(plain, known.attribute) or (key in keys and value is not None):
-                pairs.append((key, _text(value)))
-    return urlencode([pair for pair in pairs if pair[1] != ""], safe=",:+=")
+            default = getattr(plain, known.attribute)
+            if value != default or (key in keys and value is not None):
+                pairs.append((key, NOTHING if default and value == () else _text(value)))
+    return urlencode([pair for pair in pairs if pair[1] != ""], safe=",:=")
 
 
-def as_pairs(state: State) -> dict[str, str]:
-    """The same as a mapping, to be changed and parsed again."""
-    return dict(parse_qsl(query(state)))
+def changed(state: State, texts: Mapping[str, str], action: str = "") -> tuple[State, tuple[str, ...]]:
+    """The state after controls say `texts` and a button was pressed; what cannot be read is said, and stays as it was.
+
+    >>> changed(State(), {"batch": "4", "in": ""})[0].work.batch, changed(State(), {"in": ""})[1]
+    (4, ('in is empty; shown with 1024.',))
+    """
+    pairs, notices, plain = {"v": str(VERSION)}, [], State()
+    for key, text in texts.items():
+        known = FIELDS[key]
+        if text:
+            pairs[key] = text
+        elif known.core:
+            notices.append(f"{key} is empty; shown with {_text(value_of(state, key))}.")
+        elif known.of_work:
+            state = replace(state, work=replace(state.work, **{known.attribute: getattr(Scenario("", ""), known.attribute)}))
+        else:
+            empty: Any = () if isinstance(getattr(plain, known.attribute), tuple) else getattr(plain, known.attribute)
+            state = replace(state, **{known.attribute: empty})
+    found, said = parse(pairs, fallback=state)
+    if action == "pin":
+        found = replace(found, pinned=found.work)
+    elif action == "unpin":
+        found = replace(found, pinned=None)
+    return found, (*notices, *said)
 
 
 def value_of(state: State, key: str) -> Any:

@@ -96,7 +96,7 @@ def _named(
     found = []
     for position in sorted(drawn, key=lambda i: i not in best):
         x, y = at[position]
-        width = 7.4 * len(names[position])
+        width = (8.4 if position in best else 7.4) * len(names[position])
         places = [(x + 9, y + 3), (x - 9 - width, y + 3), (x + 9, y - 19), (x - 9 - width, y - 19)]
         places += [(x - width / 2, y + 10), (x - width / 2, y - 26)]
         for left, bottom in places:
