@@ -16,7 +16,7 @@ from dash import dcc, html
 
 from dashboards import uploads
 from dashboards.numbers import LABELS
-from dashboards.state import DTYPES, FLEETS, State, value_of
+from dashboards.state import DTYPES, State, value_of
 from simulator import catalog
 
 Option = dict[str, str]
@@ -103,10 +103,7 @@ CONTROLS: dict[str, Control] = {
         lambda: [{"label": "whole runs", "value": "runs"}, {"label": "kernels", "value": "kernels"}],
     ),
     "device": Control("Hardware", "choice", _devices),
-    "plan": Control(
-        "Plan", "choice",
-        lambda: [{"label": f"{u.path.name} (uploaded)", "value": u.name} for u in uploads.held("plan")] + _listed(*FLEETS),
-    ),
+    "plan": Control("Deployment", "choice", lambda: _named("deployment", "plan")),
     "rate": Control("Requests per second", "number", empty="as the plan says"),
     "tpot": Control("Time per further token at most, ms", "number", empty="as the plan says"),
     "ttft": Control("Time to first token at most, ms", "number", empty="as the plan says"),

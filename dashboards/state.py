@@ -30,7 +30,6 @@ FRESH_S = 2.0
 NOTHING = "none"
 """How an emptied list is written where the default is not empty."""
 DTYPES = ("fp32", "bf16", "fp16", "fp8", "int8", "fp4", "int4", "int3", "int2")
-FLEETS = ("chat", "long-context", "mixed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +54,10 @@ class State:
     paper: str = "duo-attention"
     measured: str = "runs"
     device: str = "all"
-    plan: str = "chat"
-    """An example, or an uploaded plan."""
+    plan: str = "chat-8b"
+    """A shipped deployment, or an uploaded plan."""
+    trace: str = ""
+    """An uploaded trace in place of the plan's traffic."""
     rate: float | None = None
     tpot_ms: float | None = None
     ttft_ms: float | None = None
@@ -161,11 +162,9 @@ def _pins(text: str) -> tuple[tuple[str, str], ...]:
     return found
 
 
-def _fleet(text: str) -> str:
-    if text.startswith(uploads.PREFIX):
-        uploads.path_of(text)
-        return text
-    return _one_of(*FLEETS)(text)
+def _upload(text: str) -> str:
+    uploads.path_of(text)
+    return text
 
 
 FIELDS: dict[str, Field] = {
@@ -199,7 +198,8 @@ FIELDS: dict[str, Field] = {
     "paper": Field("paper", str),
     "data": Field("measured", _one_of("runs", "kernels")),
     "device": Field("device", str),
-    "plan": Field("plan", _fleet),
+    "plan": Field("plan", _known("deployment", uploaded=True)),
+    "trace": Field("trace", _upload),
     "rate": Field("rate", _number(1e7, 1e-6)),
     "tpot": Field("tpot_ms", _number(1e7, 1e-3)),
     "ttft": Field("ttft_ms", _number(1e9, 1e-3)),

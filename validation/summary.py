@@ -94,9 +94,14 @@ def _rounded(value: Any) -> Any:
 
 
 def write(rows: Any, kernels: Any) -> None:
+    """Compute and write the file."""
+    store(summary(rows, kernels))
+
+
+def store(found: dict[str, list[dict[str, Any]]]) -> None:
     """Write the file, a record a line."""
     parts = []
-    for name, records in summary(rows, kernels).items():
+    for name, records in found.items():
         lines = ",\n".join("  " + json.dumps(record, ensure_ascii=False) for record in records)
         parts.append(f' "{name}": [\n{lines}\n ]')
     STORED.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from dashboards.answer import Answer, Page, Screen
 from dashboards.state import State
 from simulator.errors import SimulatorError
 
-MODULES = ("whatif", "roofline", "compare", "timeline", "paper", "accuracy")
+MODULES = ("whatif", "roofline", "compare", "timeline", "paper", "fleet", "accuracy")
 _one_at_a_time = threading.RLock()
 """A predictor keeps the buffers it computes in, so that two requests must not use it at once."""
 
