@@ -51,5 +51,5 @@ def bars(
         legend={"orientation": "h", "y": -0.42 if len(rows) == 1 else -0.3, "yanchor": "top", "x": 0.0, "traceorder": "normal"},
     )  # fmt: skip
     figure.update_yaxes(autorange="reversed", ticksuffix="  ", showticklabels=len(rows) > 1, automargin=True)
-    figure.update_xaxes(ticksuffix=f" {prefix}", nticks=5, range=[0, 1.03 * longest / power], gridcolor="#E6E6E6")
+    figure.update_xaxes(ticksuffix=f" {prefix}", nticks=4, tickangle=0, range=[0, 1.03 * longest / power], gridcolor="#E6E6E6")
     return figure

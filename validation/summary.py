@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from simulator.errors import UnsupportedError
+from simulator.errors import ScenarioError
 from simulator.views.document import Table
 
 STORED = Path(__file__).parent / "baselines" / "summary.json"
@@ -18,9 +18,9 @@ DIGITS = 4
 
 
 def stored() -> dict[str, list[dict[str, Any]]]:
-    """`goals`, `runs` and `kernels`, each a list of records. Raises UnsupportedError where the file is missing."""
+    """`goals`, `runs` and `kernels`, each a list of records. Raises ScenarioError where the file is missing."""
     if not STORED.exists():
-        raise UnsupportedError(f"{STORED.name} is missing: accuracy by group", ["`make accuracy`, which writes it"])
+        raise ScenarioError(f"accuracy by group is not known: {STORED.name} is missing; `make accuracy` writes it")
     found: dict[str, list[dict[str, Any]]] = json.loads(STORED.read_text(encoding="utf-8"))
     return found
 

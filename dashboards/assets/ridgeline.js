@@ -2,6 +2,10 @@
 window.dash_clientside = Object.assign({}, window.dash_clientside, {
   ridgeline: {
     screen: function () {
+      window.setTimeout(function () {
+        const here = document.querySelector(".nav-link-here");
+        if (here) { here.parentElement.scrollLeft = here.offsetLeft - 40; }
+      }, 400);
       return window.innerWidth < 720 ? "narrow" : "wide";
     },
     address: function (address, shown) {

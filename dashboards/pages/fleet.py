@@ -68,11 +68,18 @@ def _command(state: State) -> tuple[str, ...]:
     return (*words, "--json")
 
 
+def _to_file(asked: tuple[str, ...]) -> tuple[str, ...]:
+    """The same command writing which requests go where."""
+    return (*asked[:-1], "--csv", "allocation.csv") if asked else ()
+
+
 def _answer(found: Plan, asked: tuple[str, ...]) -> Block:
     data = found.to_dict()
     requests = data["requests_per_s"]
+    devices = sum(part.devices for part in found.parts)
+    words = f"{devices} device{'s' * (devices > 1)}; {status_words(found)}"
     values = [
-        Value("usd_per_hour", "Rent per hour", f"{found.usd_per_hour:,.2f} USD", found.usd_per_hour, note=status_words(found)),
+        Value("usd_per_hour", "Rent per hour", f"{found.usd_per_hour:,.2f} USD", found.usd_per_hour, note=words),
         Value("usd_per_1000_requests", "Per 1000 requests", f"{found.usd_per_hour / 3.6 / requests:.3g} USD"),
     ]
     best = found.best_single
@@ -83,8 +90,6 @@ def _answer(found: Plan, asked: tuple[str, ...]) -> Block:
         values.append(Value("power_w", "Average power", in_engineering(found.power_w, "W"), found.power_w))
     if found.carbon_g_per_hour is not None:
         values.append(Value("carbon_g_per_hour", "Carbon", amount(found.carbon_g_per_hour, "carbon"), found.carbon_g_per_hour))
-    values.append(Value("devices", "Devices", str(sum(part.devices for part in found.parts)),
-                        note=f"in {sum(part.instances for part in found.parts)} instances"))  # fmt: skip
     said: tuple[Report, ...] = (Paragraph("\n".join(found.notes)),) if found.notes else ()
     flat = {key: value for key, value in data.items() if not isinstance(value, list | dict)}
     solver = f"Solved by {found.solver} in {found.seconds:.2f} s."
@@ -96,7 +101,7 @@ def _figure(found: Plan, asked: tuple[str, ...]) -> Block:
     records = frame.to_dict("records")
     words = ", ".join(f"{part.instances} x {part.option.name}" for part in found.parts)
     return Block(
-        "allocation", "The mix, and which requests go where", asked, {"allocation": records}, records,
+        "allocation", "The mix, and which requests go where", _to_file(asked), {"allocation": records}, records,
         "Top: the fleet beside each type alone. Bottom: request sizes; a point's area is its requests per second.",
         figure=plan_figure(found, column=True), describes=words,
     )  # fmt: skip

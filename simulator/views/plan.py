@@ -21,6 +21,7 @@ PALETTE = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#999933", "#AA4499", "#666666",
 )  # fmt: skip
 """Okabe and Ito's colours and some of Tol's, which colour-blind people can tell apart."""
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "hexagon")
 WIDTH = 1180
 
 
@@ -222,7 +223,9 @@ def plan_figure(plan: Plan, *, column: bool = False) -> Any:
             legend={"orientation": "h", "x": 0.0, "y": -58.0 / high, "yanchor": "top"}, bargap=0.25,
         )  # fmt: skip
         figure.update_annotations(font_size=14, xanchor="left", x=0.0)
-        figure.update_yaxes(automargin=True)
+        figure.layout.annotations[0].text = UNITS[plan.objective_name]
+        figure.update_xaxes(title=None, row=1, col=1)
+        figure.update_yaxes(automargin=True, ticksuffix=" ")
         return figure
     figure.update_layout(
         template="plotly_white",
@@ -290,6 +293,7 @@ def _draw_allocation(figure: Any, plan: Plan, colors: Mapping[str, str], place: 
             marker={
                 "size": 6.0 + 30.0 * np.sqrt(part["requests_per_s"] / most),
                 "color": colors[str(name)],
+                "symbol": SYMBOLS[list(colors).index(str(name)) % len(SYMBOLS)],
                 "opacity": 0.75,
                 "line": {"width": 1, "color": "white"},
             },

@@ -204,7 +204,7 @@ def _draw(figure: Any, parts: Sequence[Part], before: Sequence[Part], number: in
         )
     figure.update_yaxes(autorange="reversed", ticksuffix="  ", row=number, col=1)
     figure.update_xaxes(
-        range=[0, limit * factor * 1.01], ticksuffix=f" {unit}", nticks=5, gridcolor="#E6E6E6", zerolinecolor="#888888",
+        range=[0, limit * factor * 1.01], ticksuffix=f" {unit}", nticks=4, tickangle=0, gridcolor="#E6E6E6", zerolinecolor="#888888",
         row=number, col=1,
     )  # fmt: skip
     axis = f"y{number if number > 1 else ''}"
