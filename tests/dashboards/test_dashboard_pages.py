@@ -167,7 +167,7 @@ def test_what_does_not_fit_says_what_would() -> None:
         ("/timeline", "v=1&pp=2", "pipeline"),
         ("/paper", "v=1&paper=nothing-like-it", "unknown paper"),
         ("/accuracy", "v=1&device=abacus", "nothing was measured"),
-        ("/fleet", "v=1&tpot=0.01", "cannot"),
+        ("/fleet", "v=1&tpot=0.01", "no fleet can serve"),
     ],
 )
 def test_errors_are_said_in_place(path: str, query: str, said: str) -> None:
