@@ -21,6 +21,9 @@ from simulator.errors import SimulatorError
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 MOST_REQUEST_BYTES = 12_000_000
+EVERY = {"control": ALL, "count": ALL}
+"""The ids of controls; a count has a slider beside it, whose id differs in its second key."""
+SLIDER, COUNT = {"control": MATCH, "slider": "yes"}, {"control": MATCH, "count": "yes"}
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 
 
@@ -130,8 +133,8 @@ def _callbacks(app: Dash) -> None:
     )  # fmt: skip
     app.clientside_callback(
         ClientsideFunction("ridgeline", "slide"),
-        Output({"slider": MATCH}, "value"), Output({"control": MATCH}, "value"),
-        Input({"slider": MATCH}, "value"), Input({"control": MATCH}, "value"), prevent_initial_call=True,
+        Output(SLIDER, "value"), Output(COUNT, "value"), Input(SLIDER, "value"), Input(COUNT, "value"),
+        prevent_initial_call=True,
     )  # fmt: skip
     app.callback(
         Output("page", "children"), Output("shown", "data"), Output({"nav": ALL}, "className"),
@@ -140,8 +143,8 @@ def _callbacks(app: Dash) -> None:
     app.callback(
         Output("results", "children"), Output("address", "data"), Output({"nav": ALL}, "href"),
         Output({"action": ALL}, "disabled"),
-        Input({"control": ALL}, "value"), Input({"action": ALL}, "n_clicks"),
-        State({"control": ALL}, "id"), State({"action": ALL}, "id"), State({"nav": ALL}, "id"), State("address", "data"),
+        Input(EVERY, "value"), Input({"action": ALL}, "n_clicks"),
+        State(EVERY, "id"), State({"action": ALL}, "id"), State({"nav": ALL}, "id"), State("address", "data"),
         State("url", "search"), State("shown", "data"), State("screen", "data"), prevent_initial_call=True,
     )(show_results)  # fmt: skip
     app.callback(
@@ -244,8 +247,10 @@ def _limits(app: Dash, server: Flask, host: str) -> None:
         return response
 
 
-def serve(host: str = "127.0.0.1", port: int = 8050) -> None:
-    """Serve until interrupted. Raises OSError if the port is taken."""
+def bound(host: str, port: int) -> tuple[Any, int]:
+    """A server for the application and the port it is bound to; 0 asks for a free one. Raises OSError if it is taken."""
+    import socket
+
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     class Quiet(WSGIRequestHandler):
@@ -256,7 +261,17 @@ def serve(host: str = "127.0.0.1", port: int = 8050) -> None:
             if str(code).startswith("5"):
                 super().log_request(code, size)
 
-    server = make_server(host, port, build(host).server, threaded=True, request_handler=Quiet)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    taken = socket.create_server((host, port), family=family)
+    found = int(taken.getsockname()[1])
+    server = make_server(
+        host, found, build(host).server, threaded=True, request_handler=Quiet, fd=taken.detach()
+    )
+    return server, found
+
+
+def serve(server: Any) -> None:
+    """Serve until interrupted."""
     try:
         server.serve_forever()
     finally:

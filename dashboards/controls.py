@@ -113,7 +113,7 @@ CONTROLS: dict[str, Control] = {
 def control(key: str, state: State) -> Any:
     """The control of a key with its label, showing a state's value."""
     known, value = CONTROLS[key], value_of(state, key)
-    name = {"control": key}
+    name = {"control": key, "count": "yes" if known.kind == "count" else "no"}
     label_id = f"label-{key}"
     inner = _component(known, key, name, value)
     role = "radiogroup" if known.kind == "radio" else "group"
@@ -144,7 +144,7 @@ def _component(known: Control, key: str, name: dict[str, str], value: Any) -> An
         return box
     end = round(math.log2(known.most))
     slider = dcc.Slider(
-        id={"slider": key}, min=0, max=end, step=1, value=_exponent(value, end), updatemode="drag", dots=False,
+        id={"control": key, "slider": "yes"}, min=0, max=end, step=1, value=_exponent(value, end), updatemode="drag", dots=False,
         marks=None, allow_direct_input=False, included=True,
     )  # fmt: skip
     return html.Div([slider, box], className="count")

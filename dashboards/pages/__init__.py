@@ -11,6 +11,7 @@ from importlib import import_module
 
 from dashboards.answer import Answer, Page, Screen
 from dashboards.state import State
+from simulator import catalog
 from simulator.errors import SimulatorError
 
 MODULES = ("whatif", "roofline", "compare", "timeline", "paper", "fleet", "accuracy")
@@ -28,7 +29,7 @@ def pages() -> dict[str, Page]:
 def answer_of(page: Page, state: State, screen: Screen = Screen(), notices: tuple[str, ...] = ()) -> Answer:
     """A page's answer; what the reader can mend, and what they cannot, is said in its place."""
     try:
-        with _one_at_a_time:
+        with _one_at_a_time, catalog.unchanged():
             found = page.answer(state, screen)
     except (SimulatorError, OSError) as error:
         found = Answer(problem=str(error))

@@ -28,6 +28,11 @@ def _report(paper: str) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=64)
+def _found(paper: str) -> Paper:
+    return find(paper)
+
+
+@lru_cache(maxsize=64)
 def _curves(paper: str) -> tuple[Any, list[Any], list[dict[str, Any]]]:
     claim, found = first_curves(paper)
     return claim, found, curve_records(paper) if claim is not None else []
@@ -35,7 +40,7 @@ def _curves(paper: str) -> tuple[Any, list[Any], list[dict[str, Any]]]:
 
 def answer(state: State, screen: Screen) -> Answer:
     """The page for a state."""
-    known = find(state.paper)
+    known = _found(state.paper)
     found = _report(known.id)
     asked = ("ridgeline", "paper", known.id, "--json")
     blocks = [_claims(found, asked), _holds(known, screen), _techniques(found, asked)]

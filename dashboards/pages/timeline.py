@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 from dashboards import uploads
 from dashboards.answer import Answer, Block, Page, Screen
@@ -11,11 +12,11 @@ from dashboards.scenarios import words
 from dashboards.state import State
 from simulator.errors import TimelineError
 from simulator.events.policy import KINDS, Policy, policy_from
-from simulator.events.simulation import Simulation, simulate_scenario, step_record
+from simulator.events.simulation import Simulation, simulate_scenario
 from simulator.events.timeline import Timeline
 from simulator.scenario import Scenario
-from simulator.views.document import Section, Table
-from simulator.views.simulation import resources_table, simulation_blocks, waits_table
+from simulator.views.document import Table
+from simulator.views.simulation import resources_table, run_section, waits_table
 from simulator.views.text import prediction_heading
 from simulator.views.timeline import timeline_figure
 
@@ -38,49 +39,49 @@ def answer(state: State, screen: Screen) -> Answer:
         command += ["--prefetch-layers", f"{state.prefetch_layers:g}"]
     asked = (*command, "--json")
     step = next((t for t in found.timelines if t.label == state.step), found.timelines[0])
-    return Answer(heading, line, (_run(found, asked), _chart(found, step, asked), _resources(step, asked), _waits(step, asked)))
-
-
-def _run(found: Simulation, asked: tuple[str, ...]) -> Block:
     data = found.to_dict()
+    record = data["steps"][step.label]
+    blocks = (_run(found, data, asked), _chart(found, step, record, asked), _resources(step, record, asked),
+              _waits(step, record, asked))  # fmt: skip
+    return Answer(heading, line, blocks)
+
+
+def _run(found: Simulation, data: dict[str, Any], asked: tuple[str, ...]) -> Block:
     records = [
         {"quantity": key, "timeline": data[key], "closed_form": closed} for key, closed in data["closed_form"].items()
     ]
-    run = simulation_blocks(found)[0]
-    assert isinstance(run, Section)
     note = "By the event loop, beside the closed form that the other pages show."
-    return Block("run", "The run", asked, data, records, note, report=(replace(run, title=""),))
+    return Block("run", "The run", asked, data, records, note, report=(replace(run_section(found), title=""),))
 
 
-def _chart(found: Simulation, step: Timeline, asked: tuple[str, ...]) -> Block:
+def _chart(found: Simulation, step: Timeline, record: dict[str, Any], asked: tuple[str, ...]) -> Block:
     if not len(step.schedule):
         raise TimelineError(step.label, "nothing ran")
     return Block(
-        "timeline", f"One {step.label} step", asked, {step.label: step_record(step)}, (),
+        "timeline", f"One {step.label} step", asked, {step.label: record}, (),
         note="Top: one repetition of the longest part; black edges are the critical path. Middle: busy shares over the step. "
-        "Bottom: power. `ridgeline simulate --trace FILE` writes every task for ui.perfetto.dev.",
+        "Bottom: power. With --trace FILE in place of --json the command writes every task for ui.perfetto.dev.",
         figure=timeline_figure(found, only=step.label),
-        describes=f"{len(step.schedule):,} tasks on {len(step.uses())} resources",
+        describes=f"{len(step.schedule):,} tasks on {len(record['resources'])} resources",
         least_width=560,
     )  # fmt: skip
 
 
-def _resources(step: Timeline, asked: tuple[str, ...]) -> Block:
-    record = step_record(step)
+def _resources(step: Timeline, record: dict[str, Any], asked: tuple[str, ...]) -> Block:
     records = [{"resource": name, **values} for name, values in record["resources"].items()]
-    table = resources_table(step)
-    return Block("resources", f"Resources in the {step.label} step", asked, record["resources"], records,
-                 report=(_untitled(table),))  # fmt: skip
+    return Block(
+        "resources", f"Resources in the {step.label} step", asked, record["resources"], records,
+        report=(_untitled(resources_table(step)),),
+    )  # fmt: skip
 
 
-def _waits(step: Timeline, asked: tuple[str, ...]) -> Block:
-    record = step_record(step)
+def _waits(step: Timeline, record: dict[str, Any], asked: tuple[str, ...]) -> Block:
     records = [
         {"on": one["on"], "seconds": one["seconds"], "share": one["share"], **one["busy"]} for one in record["waited"]
     ]
-    table = waits_table(step)
     note = "While the critical path was on one resource, how busy the others were."
-    return Block("waits", "Who waits for whom", asked, record["waited"], records, note, report=(_untitled(table),))
+    report = (_untitled(waits_table(step)),)
+    return Block("waits", "Who waits for whom", asked, record["waited"], records, note, report=report)
 
 
 def _untitled(table: Table) -> Table:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from dashboards.app import build, show_page
-from dashboards.controls import text_of
+from dashboards.controls import CONTROLS, text_of
 from dashboards.pages import pages
 from dashboards.state import State, parse, query, value_of
 from simulator.cli.main import main
@@ -27,8 +27,8 @@ def answered(client: Any, path: str, changes: dict[str, Any], search: str = "", 
     nav = [{"nav": other} for other in pages()]
     actions = ["pin", "unpin"] if page.pins else []
 
-    def named(name: str, inner: str, prop: str) -> dict[str, Any]:
-        return {"id": {name: inner}, "property": prop}
+    def identity(key: str) -> dict[str, str]:
+        return {"control": key, "count": "yes" if CONTROLS[key].kind == "count" else "no"}
 
     body = {
         "output": '..results.children...address.data...{"nav":["ALL"]}.href...{"action":["ALL"]}.disabled..',
@@ -38,12 +38,12 @@ def answered(client: Any, path: str, changes: dict[str, Any], search: str = "", 
             [{"id": {"action": name}, "property": "disabled"} for name in actions],
         ],
         "inputs": [
-            [{**named("control", key, "value"), "value": value} for key, value in values.items()],
-            [{**named("action", name, "n_clicks"), "value": int(name == pressed)} for name in actions],
+            [{"id": identity(key), "property": "value", "value": value} for key, value in values.items()],
+            [{"id": {"action": name}, "property": "n_clicks", "value": int(name == pressed)} for name in actions],
         ],
         "state": [
-            [{**named("control", key, "id"), "value": {"control": key}} for key in values],
-            [{**named("action", name, "id"), "value": {"action": name}} for name in actions],
+            [{"id": identity(key), "property": "id", "value": identity(key)} for key in values],
+            [{"id": {"action": name}, "property": "id", "value": {"action": name}} for name in actions],
             [{"id": item, "property": "id", "value": item} for item in nav],
             {"id": "address", "property": "data", "value": ""},
             {"id": "url", "property": "search", "value": search},
@@ -51,7 +51,7 @@ def answered(client: Any, path: str, changes: dict[str, Any], search: str = "", 
             {"id": "screen", "property": "data", "value": "wide"},
         ],
         "changedPropIds": [json.dumps({"action": pressed}, separators=(",", ":")) + ".n_clicks"] if pressed
-        else [json.dumps({"control": next(iter(changes))}, separators=(",", ":")) + ".value"] if changes else [],
+        else [json.dumps(identity(next(iter(changes))), separators=(",", ":")) + ".value"] if changes else [],
     }  # fmt: skip
     response = client.post("/_dash-update-component", json=body, headers=HERE)
     assert response.status_code == 200, response.text[:500]
@@ -103,7 +103,7 @@ def test_every_page_has_its_controls_from_a_link() -> None:
         assert shown.startswith(path)
         text = str(children)
         for key in page.keys:
-            assert f"{{'control': '{key}'}}" in text
+            assert f"'control': '{key}'" in text
 
 
 def test_a_link_of_another_version_shows_a_notice() -> None:
@@ -160,21 +160,28 @@ def test_large_requests_are_refused(client: Any) -> None:
 def test_the_command_says_where_and_warns_beyond_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     import dashboards.app
 
-    asked = []
-    monkeypatch.setattr(dashboards.app, "serve", lambda host, port: asked.append((host, port)))
-    done = CliRunner().invoke(main, ["dashboard"])
-    assert done.exit_code == 0
-    assert "http://127.0.0.1:8050" in done.stdout
+    served = []
+
+    def serve(server: Any) -> None:
+        served.append(server.server_address)
+        server.server_close()
+
+    monkeypatch.setattr(dashboards.app, "serve", serve)
+    done = CliRunner().invoke(main, ["dashboard", "--port", "0"])
+    assert done.exit_code == 0, done.output
+    assert served[0][0] == "127.0.0.1"
+    assert f"http://127.0.0.1:{served[0][1]}" in done.stdout
     assert done.stderr == ""
-    done = CliRunner().invoke(main, ["dashboard", "--host", "0.0.0.0", "--port", "9000"])
+    done = CliRunner().invoke(main, ["dashboard", "--host", "0.0.0.0", "--port", "0"])
     assert "more than loopback" in done.stderr
-    assert asked == [("127.0.0.1", 8050), ("0.0.0.0", 9000)]
+    assert served[1][0] == "0.0.0.0"
 
 
 def test_a_port_that_is_taken_is_an_error_of_the_user(address: str) -> None:
     port = address.rpartition(":")[2]
     done = CliRunner().invoke(main, ["dashboard", "--port", port])
     assert done.exit_code == 2
+    assert "error: " in done.stderr
     assert "Traceback" not in done.output
 
 

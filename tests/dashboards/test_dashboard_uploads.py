@@ -18,6 +18,7 @@ from simulator.errors import ImportFormatError, SimulatorError, SpecError
 CONFIG = {
     "model_type": "llama", "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 8,
     "num_attention_heads": 16, "num_key_value_heads": 4, "vocab_size": 32000, "max_position_embeddings": 8192,
+    "torch_dtype": "bfloat16",
 }  # fmt: skip
 
 
