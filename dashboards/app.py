@@ -32,7 +32,8 @@ def build(host: str = "127.0.0.1") -> Dash:
     server = Flask("ridgeline")
     server.config["MAX_CONTENT_LENGTH"] = MOST_REQUEST_BYTES
     app = Dash(
-        "ridgeline", server=server, title="Ridgeline", assets_folder=str(ASSETS), serve_locally=True,
+        "ridgeline", server=server,  # type: ignore[arg-type]
+        title="Ridgeline", assets_folder=str(ASSETS), serve_locally=True,
         suppress_callback_exceptions=True, update_title="", meta_tags=[
             {"name": "viewport", "content": "width=device-width, initial-scale=1"},
             {"name": "description", "content": "What a neural network costs to run, before anyone buys hardware."},
@@ -59,7 +60,7 @@ def _frame() -> Any:
             dcc.Store(id="shown", data=""),
             html.Header(
                 [html.A("Ridgeline", href="/", className="brand"),
-                 html.Nav(links, className="nav", **{"aria-label": "Pages"})],
+                 html.Nav(links, className="nav", **components.attributes(aria_label="Pages"))],
                 className="top",
             ),
             html.Main(id="page", className="page", tabIndex=-1),
@@ -97,7 +98,7 @@ def _frame_of(page: Page, search: str, narrow: bool) -> Any:
                 ),
                 html.Div(
                     [html.Div([components.notice(text) for text in notices], id="link-notices"),
-                     html.Div(id="results", className="results", tabIndex=-1, **{"aria-live": "polite"})],
+                     html.Div(id="results", className="results", tabIndex=-1, **components.attributes(aria_live="polite"))],
                     className="results-column",
                 ),
             ],
@@ -118,12 +119,12 @@ def _upload_boxes(page: Page) -> Any:
     return html.Details(
         [html.Summary("Use a file of your own"),
          html.P("It stays on the machine that runs this dashboard, and is dropped when that ends.", className="quiet"),
-         *boxes, html.Div(id="upload-said", role="status", **{"aria-live": "polite"})],
+         *boxes, html.Div(id="upload-said", role="status", **components.attributes(aria_live="polite"))],
         className="uploads",
     )  # fmt: skip
 
 
-def _callbacks(app: Dash) -> None:
+def _callbacks(app: Any) -> None:
     app.clientside_callback(
         ClientsideFunction("ridgeline", "screen"), Output("screen", "data"), Input("url", "pathname")
     )
@@ -264,9 +265,7 @@ def bound(host: str, port: int) -> tuple[Any, int]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     taken = socket.create_server((host, port), family=family)
     found = int(taken.getsockname()[1])
-    server = make_server(
-        host, found, build(host).server, threaded=True, request_handler=Quiet, fd=taken.detach()
-    )
+    server = make_server(host, found, build(host).server, threaded=True, request_handler=Quiet, fd=taken.detach())
     return server, found
 
 

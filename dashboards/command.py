@@ -6,8 +6,15 @@ import click
 
 
 @click.command("dashboard")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind; others than loopback are reachable by others.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8050, show_default=True, help="Port to bind; 0 takes a free one.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to bind; others than loopback are reachable by others.",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8050, show_default=True, help="Port to bind; 0 takes a free one."
+)
 def command(host: str, port: int) -> None:
     """What-if, roofline, comparison, timeline, papers, fleets and accuracy in a browser.
 

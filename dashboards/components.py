@@ -11,6 +11,16 @@ from dash import dcc, html
 from dashboards.answer import Answer, Block, Change, Page, Value
 from simulator.views.document import Paragraph, Section, Table
 
+
+def attributes(**named: str | int) -> dict[str, Any]:
+    """HTML attributes whose names have hyphens.
+
+    >>> attributes(aria_label="Pages")
+    {'aria-label': 'Pages'}
+    """
+    return {name.replace("_", "-"): value for name, value in named.items()}
+
+
 _WORDS = {"better": "better", "worse": "worse", "same": "", "other": ""}
 _NUMERIC = re.compile(r"^[\s+\-≤≥~<>]*[\d.,]+\s*(%|[a-zA-Zµ/$]{0,8})?$")
 
@@ -51,12 +61,14 @@ def block_section(block: Block, page: Page, address: str) -> Any:
     if block.figure is not None:
         body.append(figure(block))
     body += [part(item) for item in block.report]
-    head = html.Div([html.H3(block.title, id=f"title-{block.id}"), exports(block, page, address)], className="block-head")
+    head = html.Div(
+        [html.H3(block.title, id=f"title-{block.id}"), exports(block, page, address)], className="block-head"
+    )
     if block.folded:
         inner: list[Any] = [html.Details([html.Summary("Show the table"), *body])]
     else:
         inner = body
-    labelled = {"aria-labelledby": f"title-{block.id}"}
+    labelled = attributes(aria_labelledby=f"title-{block.id}")
     return html.Section([head, *inner], className="block", id=f"block-{block.id}", **labelled)
 
 
@@ -66,13 +78,13 @@ def exports(block: Block, page: Page, address: str) -> Any:
     items: list[Any] = []
     for form, known in (("csv", bool(block.records)), ("json", block.data is not None)):
         if known:
-            label = {"aria-label": f"{block.title} as {form.upper()}"}
+            label = attributes(aria_label=f"{block.title} as {form.upper()}")
             items.append(html.A(form.upper(), href=f"{base}.{form}?{address}", download=f"{block.id}.{form}", **label))
     if block.command:
         text = shlex.join(block.command)
         items.append(
             html.Details(
-                [html.Summary("Command", **{"aria-label": f"Command for {block.title}"}),
+                [html.Summary("Command", **attributes(aria_label=f"Command for {block.title}")),
                  html.Div([html.Code(text, id=f"command-{block.id}"),
                            dcc.Clipboard(content=text, title="Copy", className="copy")], className="command")]
             )
@@ -89,7 +101,7 @@ def card(value: Value) -> Any:
         parts += [_range(value), html.Div(value.between, className="card-between")]
     if value.note:
         parts.append(html.Div(value.note, className="card-note"))
-    return html.Div(parts, className="card", **{"data-key": value.key})
+    return html.Div(parts, className="card", **attributes(data_key=value.key))
 
 
 def changed(change: Change) -> Any:
@@ -104,7 +116,9 @@ def changed(change: Change) -> Any:
 
 def _range(value: Value) -> Any:
     """The interval as a bar, the number as a dot, the baseline as a tick."""
-    assert value.low is not None and value.high is not None and value.value is not None
+    assert value.low is not None
+    assert value.high is not None
+    assert value.value is not None
     known = [value.low, value.high, value.value] + ([value.baseline] if value.baseline is not None else [])
     low, high = min(known), max(known)
     span = (high - low) or 1.0
@@ -117,7 +131,7 @@ def _range(value: Value) -> Any:
     if value.baseline is not None:
         marks.append(html.Span(className="range-tick", style={"left": at(value.baseline)}))
     marks.append(html.Span(className="range-dot", style={"left": at(value.value)}))
-    return html.Div(marks, className="range", **{"aria-hidden": "true"})
+    return html.Div(marks, className="range", **attributes(aria_hidden="true"))
 
 
 def figure(block: Block) -> Any:
@@ -130,8 +144,8 @@ def figure(block: Block) -> Any:
         id=f"figure-{block.id}", figure=block.figure, responsive=True, style=style,
         config={"displaylogo": False, "displayModeBar": False, "responsive": True, "scrollZoom": False},
     )  # fmt: skip
-    label = {"aria-label": f"{block.title}. {block.describes}".strip()}
-    scrolls = {"tabIndex": 0} if block.least_width else {}
+    label = attributes(aria_label=f"{block.title}. {block.describes}".strip())
+    scrolls: dict[str, Any] = {"tabIndex": 0} if block.least_width else {}
     return html.Div(chart, className="figure", role="img" if not scrolls else "group", **label, **scrolls)
 
 
@@ -155,7 +169,7 @@ def table(item: Table) -> Any:
         cells: list[Any] = []
         for position, (text, at) in enumerate(zip(row, side, strict=True)):
             kind = html.Th if position == 0 else html.Td
-            extra = {"scope": "row"} if position == 0 else {}
+            extra: dict[str, Any] = {"scope": "row"} if position == 0 else {}
             cells.append(kind(_cell(text), className=at, **extra))
         body.append(html.Tr(cells))
     caption = [html.Caption(item.title)] if item.title else []
@@ -173,5 +187,5 @@ VERDICTS = {"predicted": "✓", "bounded": "≈", "fitted": "○", "missed": "�
 
 
 def _scrolling(inner: Any, title: str) -> Any:
-    label = {"aria-label": title or "table"}
+    label = attributes(aria_label=title or "table")
     return html.Div(inner, className="scroll", tabIndex=0, role="region", **label)

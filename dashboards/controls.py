@@ -15,6 +15,7 @@ from typing import Any
 from dash import dcc, html
 
 from dashboards import uploads
+from dashboards.components import attributes
 from dashboards.numbers import LABELS
 from dashboards.state import DTYPES, State, value_of
 from simulator import catalog
@@ -119,7 +120,7 @@ def control(key: str, state: State) -> Any:
     role = "radiogroup" if known.kind == "radio" else "group"
     return html.Div(
         [html.Div(known.label, id=label_id, className="control-label"), inner],
-        className=f"control control-{known.kind}", role=role, **{"aria-labelledby": label_id},
+        className=f"control control-{known.kind}", role=role, **attributes(aria_labelledby=label_id),
     )  # fmt: skip
 
 
@@ -144,8 +145,8 @@ def _component(known: Control, key: str, name: dict[str, str], value: Any) -> An
         return box
     end = round(math.log2(known.most))
     slider = dcc.Slider(
-        id={"control": key, "slider": "yes"}, min=0, max=end, step=1, value=_exponent(value, end), updatemode="drag", dots=False,
-        marks=None, allow_direct_input=False, included=True,
+        id={"control": key, "slider": "yes"}, min=0, max=end, step=1, value=_exponent(value, end), updatemode="drag",
+        dots=False, marks=None, allow_direct_input=False, included=True,
     )  # fmt: skip
     return html.Div([slider, box], className="count")
 

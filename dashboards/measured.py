@@ -1,4 +1,4 @@
-"""What is known of accuracy on the shipped measurements: the summary that ships, and the single runs where they are there."""
+"""What is known of accuracy on the shipped measurements: the summary that ships, and single runs where there are any."""
 
 from __future__ import annotations
 

@@ -64,7 +64,9 @@ def label_of(key: str, decodes: bool = True) -> str:
 def values(prediction: Prediction, baseline: Prediction | None = None) -> tuple[Value, ...]:
     """The cards of a prediction."""
     decodes = load_model(prediction.scenario.model).decode
-    keys: Iterable[str] = CARDS if decodes and prediction.tpot_s else [k for k in CARDS if k not in ("tpot_s", "e2el_s")]
+    keys: Iterable[str] = (
+        CARDS if decodes and prediction.tpot_s else [k for k in CARDS if k not in ("tpot_s", "e2el_s")]
+    )
     between = prediction.interval
     return tuple(_value(key, prediction, baseline, between, decodes) for key in keys)
 

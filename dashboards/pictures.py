@@ -48,8 +48,11 @@ def bars(
     figure.update_layout(
         template="plotly_white", barmode="stack", height=110 + 44 * len(rows), font=FONT,
         margin={"l": 4, "r": 8, "t": 26 if limit else 8, "b": 30}, bargap=0.3,
-        legend={"orientation": "h", "y": -0.42 if len(rows) == 1 else -0.3, "yanchor": "top", "x": 0.0, "traceorder": "normal"},
+        legend={"orientation": "h", "y": -0.42 if len(rows) == 1 else -0.3, "yanchor": "top", "x": 0.0,
+                "traceorder": "normal"},
     )  # fmt: skip
     figure.update_yaxes(autorange="reversed", ticksuffix="  ", showticklabels=len(rows) > 1, automargin=True)
-    figure.update_xaxes(ticksuffix=f" {prefix}", nticks=4, tickangle=0, range=[0, 1.03 * longest / power], gridcolor="#E6E6E6")
+    figure.update_xaxes(
+        ticksuffix=f" {prefix}", nticks=4, tickangle=0, range=[0, 1.03 * longest / power], gridcolor="#E6E6E6"
+    )
     return figure

@@ -32,11 +32,14 @@ NOTHING = "none"
 DTYPES = ("fp32", "bf16", "fp16", "fp8", "int8", "fp4", "int4", "int3", "int2")
 
 
+DEFAULT = Scenario("llama-3.1-8b", "h100-sxm5-80gb", batch=16, input_tokens=1024, output_tokens=256)
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """Everything that a link has to reproduce."""
 
-    work: Scenario = Scenario("llama-3.1-8b", "h100-sxm5-80gb", batch=16, input_tokens=1024, output_tokens=256)
+    work: Scenario = DEFAULT
     pinned: Scenario | None = None
     """The baseline."""
     hardware: tuple[str, ...] = (
@@ -218,7 +221,9 @@ def parse(query: str | Mapping[str, str], fallback: State | None = None) -> tupl
     if isinstance(query, str):
         text = query.removeprefix("?")
         if len(text) > LONGEST:
-            return start, (f"The link has {len(text):,} characters and {LONGEST:,} are the most; the default is shown.",)
+            return start, (
+                f"The link has {len(text):,} characters and {LONGEST:,} are the most; the default is shown.",
+            )
         pairs: Mapping[str, str] = dict(parse_qsl(text))
     else:
         pairs = query
@@ -300,7 +305,9 @@ def changed(state: State, texts: Mapping[str, str], action: str = "") -> tuple[S
         elif known.core:
             notices.append(f"{key} is empty; shown with {_text(value_of(state, key))}.")
         elif known.of_work:
-            state = replace(state, work=replace(state.work, **{known.attribute: getattr(Scenario("", ""), known.attribute)}))
+            state = replace(
+                state, work=replace(state.work, **{known.attribute: getattr(Scenario("", ""), known.attribute)})
+            )
         else:
             empty: Any = () if isinstance(getattr(plain, known.attribute), tuple) else getattr(plain, known.attribute)
             state = replace(state, **{known.attribute: empty})

@@ -140,9 +140,9 @@ def summary(as_json: bool, hardware: str | None) -> None:
     ridgeline validate summary --hardware h100-sxm5-80gb
     """
     from simulator.views.document import as_text
-    from validation.summary import stored, summary_tables
+    from validation.summary import interval_records, stored, summary_tables
 
-    found = stored()
+    found = {**stored(), "intervals": interval_records()}
     if hardware is not None:
         kept = {name: [row for row in found[name] if row["hardware"] == hardware] for name in ("runs", "kernels")}
         found = {**found, **kept}

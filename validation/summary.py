@@ -25,6 +25,14 @@ def stored() -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def interval_records() -> list[dict[str, Any]]:
+    """Measured over predicted: the ends of the 90% intervals, a record per metric, tag, engine and regime."""
+    from simulator.cost.interval import interval_table
+
+    names = ("metric", "tag", "engine", "regime", "low", "high")
+    return [dict(zip(names, (*key, *ends), strict=True)) for key, ends in interval_table().ratios.items()]
+
+
 def summary_tables(found: dict[str, list[dict[str, Any]]]) -> list[Table]:
     """The content as tables of text."""
     goals = tuple(tuple(str(value) for value in row.values()) for row in found["goals"])
@@ -59,9 +67,7 @@ def summary(rows: Any, kernels: Any) -> dict[str, list[dict[str, Any]]]:
     runs = accuracy.runs_of(rows)
     own = accuracy.kernel_residuals(kernels.shipped)
     other = accuracy.kernel_residuals(kernels.heldout.assign(ideal=np.nan))
-    goals = [
-        dict(zip(("goal", "aim", "now", "met"), row, strict=True)) for row in accuracy.goals(runs, own, other)
-    ]
+    goals = [dict(zip(("goal", "aim", "now", "met"), row, strict=True)) for row in accuracy.goals(runs, own, other)]
     found = []
     for regime, part in (("static", runs.static), ("steady", runs.steady)):
         found += grouped(part, ("device", "framework", "metric"), ("hardware", "engine", "what"), {"regime": regime})

@@ -15,6 +15,7 @@ from simulator import catalog
 from simulator.errors import SimulatorError
 
 MODULES = ("whatif", "roofline", "compare", "timeline", "paper", "fleet", "accuracy")
+WIDE = Screen()
 _one_at_a_time = threading.RLock()
 """A predictor keeps the buffers it computes in, so that two requests must not use it at once."""
 
@@ -26,7 +27,7 @@ def pages() -> dict[str, Page]:
     return {page.path: page for page in found}
 
 
-def answer_of(page: Page, state: State, screen: Screen = Screen(), notices: tuple[str, ...] = ()) -> Answer:
+def answer_of(page: Page, state: State, screen: Screen = WIDE, notices: tuple[str, ...] = ()) -> Answer:
     """A page's answer; what the reader can mend, and what they cannot, is said in its place."""
     try:
         with _one_at_a_time, catalog.unchanged():
@@ -35,5 +36,7 @@ def answer_of(page: Page, state: State, screen: Screen = Screen(), notices: tupl
         found = Answer(problem=str(error))
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
-        found = Answer(problem=f"This is a defect of the dashboard, not of your input ({type(error).__name__}: {error}).")
+        found = Answer(
+            problem=f"This is a defect of the dashboard, not of your input ({type(error).__name__}: {error})."
+        )
     return replace(found, notices=notices + found.notices)

@@ -9,12 +9,11 @@ from dashboards import measured
 from dashboards.answer import Answer, Block, Page, Screen
 from dashboards.pictures import FONT
 from dashboards.state import State
-from simulator.cost.interval import interval_table
 from simulator.errors import ScenarioError
 from simulator.spec.interval import TAGS
 from simulator.views.document import Table
 from validation.plots import accuracy_figure
-from validation.summary import group_table, summary_tables
+from validation.summary import group_table, interval_records, summary_tables
 
 SHOWN = 24
 """Groups in the chart; the table has all."""
@@ -25,7 +24,9 @@ def answer(state: State, screen: Screen) -> Answer:
     """The page for a state."""
     found = measured.stored()
     if state.device != "all" and state.device not in measured.devices():
-        raise ScenarioError(f"nothing was measured on '{state.device[:40]}'; measured are {', '.join(measured.devices())}")
+        raise ScenarioError(
+            f"nothing was measured on '{state.device[:40]}'; measured are {', '.join(measured.devices())}"
+        )
     chosen = [row for row in found[state.measured] if state.device in ("all", row["hardware"])]
     only = () if state.device == "all" else ("--hardware", state.device)
     asked = (*ASKED, *only, "--json")
@@ -52,7 +53,12 @@ def _groups(rows: Sequence[dict[str, Any]], asked: tuple[str, ...], screen: Scre
 
 
 def _name(row: dict[str, Any]) -> str:
-    parts = [row["hardware"], row["engine"], row["what"], row.get("dtype") or ("" if row["regime"] == "static" else row["regime"])]
+    parts = [
+        row["hardware"],
+        row["engine"],
+        row["what"],
+        row.get("dtype") or ("" if row["regime"] == "static" else row["regime"]),
+    ]
     return " · ".join(part for part in parts if part)
 
 
@@ -68,7 +74,9 @@ def _dumbbells(rows: Sequence[dict[str, Any]], screen: Screen) -> Any:
         if row["roofline_median"] is not None:
             xs += [row["median"], row["roofline_median"], None]
             ys += [name, name, None]
-    figure.add_scatter(x=xs, y=ys, mode="lines", line={"color": "#C3C9D0", "width": 2}, hoverinfo="skip", showlegend=False)
+    figure.add_scatter(
+        x=xs, y=ys, mode="lines", line={"color": "#C3C9D0", "width": 2}, hoverinfo="skip", showlegend=False
+    )
     for key, label, fill in (("roofline_median", "speed of light", "#FFFFFF"), ("median", "prediction", "#0072B2")):
         figure.add_scatter(
             x=[row[key] for row in ordered], y=names, mode="markers", name=label,
@@ -88,7 +96,9 @@ def _dumbbells(rows: Sequence[dict[str, Any]], screen: Screen) -> Any:
         margin={"l": 4, "r": 14, "t": 34, "b": 34}, hoverlabel={"align": "left"},
         legend={"orientation": "h", "x": 0.0, "y": 1.0, "yanchor": "bottom", "traceorder": "reversed"},
     )  # fmt: skip
-    figure.update_yaxes(autorange="reversed", automargin=True, ticksuffix="  ", gridcolor="#F0F2F4", tickfont={"size": 12})
+    figure.update_yaxes(
+        autorange="reversed", automargin=True, ticksuffix="  ", gridcolor="#F0F2F4", tickfont={"size": 12}
+    )
     figure.update_xaxes(tickformat=".0%", rangemode="tozero", gridcolor="#E6E6E6", nticks=6)
     return figure
 
@@ -98,8 +108,8 @@ def _points(state: State) -> Block:
     points = measured.run_points()
     if points is None:
         return Block(
-            "points", title, empty="The measured runs do not ship with the package. In a checkout of the repository this page "
-            "draws each of them, and `ridgeline validate e2e --plot runs.html` does too.",
+            "points", title, empty="The measured runs do not ship with the package. In a checkout of the repository this "
+            "page draws each of them, and `ridgeline validate e2e --plot runs.html` does too.",
         )  # fmt: skip
     chosen = points if state.device == "all" else points[points["hardware"] == state.device]
     if not len(chosen):
@@ -114,16 +124,18 @@ def _points(state: State) -> Block:
     records = chosen.to_dict("records") if len(chosen) else []
     return Block(
         "points", title, asked, {"points": records}, records,
-        note=f"{len(chosen):,} times of runs; {inside:.0%} within 25% (the grey band). Left: predicted over measured. Right: their "
-        "ratio over size.",
+        note=f"{len(chosen):,} times of runs; {inside:.0%} within 25% (the grey band). Left: predicted over measured. "
+        "Right: their ratio over size.",
         figure=figure, describes=f"{inside:.0%} of {len(chosen):,} values within 25%", least_width=760,
     )  # fmt: skip
 
 
 def _table(rows: Sequence[dict[str, Any]], asked: tuple[str, ...]) -> Block:
     ordered = sorted(rows, key=lambda row: (row["hardware"], row["engine"], row["what"]))
-    note = "`in 90%`: share of measurements inside 90% intervals that have not seen them. Bias below zero: predicted too fast, or "
-    note += "too little energy."
+    note = (
+        "`in 90%`: share of measurements inside 90% intervals that have not seen them. Bias below zero: predicted too "
+    )
+    note += "fast, or too little energy."
     return Block("table", "All groups", asked, {"groups": ordered}, ordered, note.replace("`", ""),
                  report=(group_table(list(ordered)),), folded=len(ordered) > SHOWN)  # fmt: skip
 
@@ -134,25 +146,33 @@ def _goals(goals: list[dict[str, Any]]) -> Block:
 
 
 def _intervals() -> Block:
-    known = interval_table()
-    records = []
-    for (metric, tag, engine, regime), (low, high) in known.ratios.items():
-        records.append({"metric": metric, "tag": tag, "engine": engine, "regime": regime, "low": low, "high": high})
+    records = interval_records()
     shown = [r for r in records if r["engine"] == "measured" and r["regime"] == "static"]
     shown.sort(key=lambda record: (str(record["metric"]), TAGS.index(record["tag"])))
     rows = tuple((str(r["metric"]), str(r["tag"]), f"{r['low']:.2f}", f"{r['high']:.2f}") for r in shown)
     table = Table(("metric", "how founded", "low", "high"), rows, frozenset({"metric", "how founded"}))
-    note = "Measured over predicted: nine in ten measurements lie between these ratios, for engines with measured constants and "
-    note += "batches that start together. in-grid: device and engine measured at such sizes; extrapolated: the device measured, "
-    note += "but not so; transferred: constants of other devices; datasheet: assumed ones."
-    return Block("intervals", "90% intervals", (), {"intervals": records}, records, note, report=(table,), folded=True)
+    note = "Measured over predicted: nine in ten measurements lie between these ratios, for engines with measured constants "
+    note += (
+        "and batches that start together. in-grid: device and engine measured at such sizes; extrapolated: the device "
+    )
+    note += "measured, but not so; transferred: constants of other devices; datasheet: assumed ones."
+    return Block(
+        "intervals",
+        "90% intervals",
+        (*ASKED, "--json"),
+        {"intervals": records},
+        records,
+        note,
+        report=(table,),
+        folded=True,
+    )
 
 
 PAGE = Page(
     path="/accuracy",
     name="Accuracy",
     title="Accuracy",
-    lead="How far predictions are from the shipped measurements, beside the plain speed of light; where it is bad, it says so.",
-    controls=(("Measurements", ("data", "device")),),
+    lead="How far predictions are from the shipped measurements, beside the plain speed of light.",
+    controls=(("Choose", ("data", "device")),),
     answer=answer,
 )

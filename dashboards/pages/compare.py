@@ -62,7 +62,9 @@ def _front(state: State, records: list[dict[str, Any]], command: tuple[str, ...]
     kept = [names[i] for i, r in enumerate(records) if r.get(across) is not None and r.get(up) is not None]
     best = [kept[i] for i in front(drawn, across, up)]
     missing = [name for name in names if name not in kept]
-    note = "Whiskers: 90% intervals. Dotted line and bold names: no other choice is better in both. Open signs do not fit."
+    note = (
+        "Whiskers: 90% intervals. Dotted line and bold names: no other choice is better in both. Open signs do not fit."
+    )
     if missing:
         note += f" Not drawn, as a number is unknown: {', '.join(missing)}."
     return Block(
@@ -110,4 +112,3 @@ PAGE = Page(
     answer=answer,
     uploads=("model", "hardware"),
 )
-

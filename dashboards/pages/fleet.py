@@ -48,7 +48,13 @@ def answer(state: State, screen: Screen) -> Answer:
     found = _planned(file, path.stat().st_mtime_ns, trace, *limits)
     heading, *lines = plan_heading(found)
     asked = _command(state)
-    blocks = [_answer(found, asked), _figure(found, asked), _mix(found, asked), _singles(found, asked), _lower(found, asked)]
+    blocks = [
+        _answer(found, asked),
+        _figure(found, asked),
+        _mix(found, asked),
+        _singles(found, asked),
+        _lower(found, asked),
+    ]
     return Answer(heading, "; ".join(lines), tuple(blocks))
 
 
@@ -89,7 +95,9 @@ def _answer(found: Plan, asked: tuple[str, ...]) -> Block:
     if found.power_w is not None and math.isfinite(found.power_w):
         values.append(Value("power_w", "Average power", in_engineering(found.power_w, "W"), found.power_w))
     if found.carbon_g_per_hour is not None:
-        values.append(Value("carbon_g_per_hour", "Carbon", amount(found.carbon_g_per_hour, "carbon"), found.carbon_g_per_hour))
+        values.append(
+            Value("carbon_g_per_hour", "Carbon", amount(found.carbon_g_per_hour, "carbon"), found.carbon_g_per_hour)
+        )
     said: tuple[Report, ...] = (Paragraph("\n".join(found.notes)),) if found.notes else ()
     flat = {key: value for key, value in data.items() if not isinstance(value, list | dict)}
     solver = f"Solved by {found.solver} in {found.seconds:.2f} s."
@@ -133,7 +141,7 @@ PAGE = Page(
     path="/fleet",
     name="Fleet planner",
     title="Fleet planner",
-    lead="The cheapest mix of hardware that serves a load within its limits, how good it is proven to be, and what is in the way.",
+    lead="The cheapest mix of hardware for a load within its limits, how good it is proven to be, and what is in the way.",
     controls=(("Plan", ("plan",)), ("In place of the plan's own", ("rate", "ttft", "tpot"))),
     answer=answer,
     uploads=("plan", "trace"),

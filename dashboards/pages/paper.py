@@ -76,14 +76,20 @@ def _holds(known: Paper, screen: Screen) -> Block:
     claim, found, records = _curves(known.id)
     title = "Where the claim holds"
     if not any(curve.points for curve in found):
-        return Block("holds", title, empty="There is no claim with a value on an inference scenario, so there is nothing to draw.")
+        return Block(
+            "holds",
+            title,
+            empty="There is no claim with a value on an inference scenario, so there is nothing to draw.",
+        )
     drawn = [(c.axis, c.points, c.claimed, c.holds) for c in found]
     words = []
     for curve in found:
         axis = LABELS.get(curve.axis, curve.axis)
         held = f"{min(curve.holds):g} to {max(curve.holds):g}" if curve.holds else "nowhere"
         words.append(f"{axis}: {held}")
-    note = f"{claim.claim}, as {claim.metric}: the gain when one thing changes. Filled points reach the claim within 25%; "
+    note = (
+        f"{claim.claim}, as {claim.metric}: the gain when one thing changes. Filled points reach the claim within 25%; "
+    )
     note += "points that do not fit or cannot run are left out."
     return Block(
         "holds", title, asked, {"curves": records}, records, note,
@@ -105,7 +111,15 @@ def _techniques(found: dict[str, Any], asked: tuple[str, ...]) -> Block:
         for name, does in zip(technique["primitives"], technique["does"], strict=True)
     ]
     empty = "" if said else "No technique file models this paper's mechanism."
-    return Block("techniques", "What it does", asked, {"techniques": found["techniques"]}, records, report=tuple(said), empty=empty)
+    return Block(
+        "techniques",
+        "What it does",
+        asked,
+        {"techniques": found["techniques"]},
+        records,
+        report=tuple(said),
+        empty=empty,
+    )
 
 
 def _scenario(scenario: dict[str, Any], asked: tuple[str, ...]) -> Block:
@@ -127,7 +141,7 @@ PAGE = Page(
     path="/paper",
     name="Paper",
     title="Paper",
-    lead="What a paper's technique does here, what became of its claims, and at which batch, context and bandwidth they hold.",
-    controls=(("Paper", ("paper",)),),
+    lead="What a paper's technique does, what became of its claims, and at which batch, context and bandwidth they hold.",
+    controls=(("Choose", ("paper",)),),
     answer=answer,
 )

@@ -71,7 +71,9 @@ def _roofs(prediction: Prediction, command: tuple[str, ...]) -> Block:
     )  # fmt: skip
     table = Table(("roof", "kind", "datasheet rate", "ridge point, FLOP/B"), rows, frozenset({"roof", "kind"}))
     records = [{**asdict(roof), "units": ", ".join(roof.units)} for roof in found]
-    return Block("roofs", "The roofs, per device", command, {"roofs": [asdict(r) for r in found]}, records, report=(table,))
+    return Block(
+        "roofs", "The roofs, per device", command, {"roofs": [asdict(r) for r in found]}, records, report=(table,)
+    )
 
 
 PAGE = Page(
@@ -82,7 +84,7 @@ PAGE = Page(
     controls=(
         ("Scenario", ("model", "hw", "engine", "tp")),
         ("Work", ("batch", "in", "out")),
-        ("Techniques", ("tech", "wdtype", "kvdtype", "adtype")),
+        ("Changes", ("tech", "wdtype", "kvdtype", "adtype")),
     ),
     answer=answer,
     uploads=("model", "hardware"),

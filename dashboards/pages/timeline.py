@@ -59,8 +59,8 @@ def _chart(found: Simulation, step: Timeline, record: dict[str, Any], asked: tup
         raise TimelineError(step.label, "nothing ran")
     return Block(
         "timeline", f"One {step.label} step", asked, {step.label: record}, (),
-        note="Top: one repetition of the longest part; black edges are the critical path. Middle: busy shares over the step. "
-        "Bottom: power. With --trace FILE in place of --json the command writes every task for ui.perfetto.dev.",
+        note="Top: one repetition of the longest part; black edges are the critical path. Middle: busy shares over the "
+        "step. Bottom: power. With --trace FILE in place of --json the command writes every task for ui.perfetto.dev.",
         figure=timeline_figure(found, only=step.label),
         describes=f"{len(step.schedule):,} tasks on {len(record['resources'])} resources",
         least_width=560,
@@ -94,10 +94,10 @@ PAGE = Page(
     title="Timeline",
     lead="A step event by event: which resource is busy when, what waits for what, and where the critical path runs.",
     controls=(
-        ("Step", ("step", "fidelity", "prefetch")),
+        ("View", ("step", "fidelity", "prefetch")),
         ("Scenario", ("model", "hw", "engine", "tp")),
         ("Work", ("batch", "in", "out")),
-        ("Techniques", ("tech", "wdtype", "kvdtype")),
+        ("Changes", ("tech", "wdtype", "kvdtype")),
     ),
     answer=answer,
     uploads=("model", "hardware"),

@@ -39,7 +39,7 @@ def _numbers(state: State, prediction: Prediction, baseline: Prediction | None) 
         records.append({"scenario": "baseline", **prediction_record(baseline)})
         first, second = prediction_heading(baseline)
         note = f"Baseline: {first}, {second}. Grey bars: 90% intervals; black tick: the baseline."
-    report = ()
+    report: tuple[Paragraph, ...] = ()
     if prediction.advice:
         report = (Paragraph(f"It does not fit: {prediction.advice}. The times are as if there were room."),)
     elif prediction.turns > 1:
@@ -128,7 +128,7 @@ PAGE = Page(
     controls=(
         ("Scenario", ("model", "hw", "engine", "tp")),
         ("Work", ("batch", "in", "out")),
-        ("Techniques", ("tech", "wdtype", "kvdtype", "adtype", "cap")),
+        ("Changes", ("tech", "wdtype", "kvdtype", "adtype", "cap")),
     ),
     answer=answer,
     pins=True,

@@ -12,7 +12,9 @@ from simulator.cli.scenario import scenario_from, scenario_options
 @click.command("predict")
 @scenario_options
 @click.option("--explain", is_flag=True, help="Every op with the terms of its time, and what would help most.")
-@click.option("--json", "as_json", is_flag=True, help="The contract's keys; with --explain also `ops`, `waterfall`, energy.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="The contract's keys; with --explain also `ops`, `waterfall`, energy."
+)
 def command(explain: bool, as_json: bool, **named: Any) -> None:
     """Latency, memory, energy and cost of one scenario.
 

@@ -251,9 +251,7 @@ class PlanSpec(Spec):
     """Needed with prefill and decode pools."""
     solver: SolverSpec = Field(default_factory=SolverSpec)
 
-    def asked(
-        self, rate: float | None = None, ttft_s: float | None = None, tpot_s: float | None = None
-    ) -> PlanSpec:
+    def asked(self, rate: float | None = None, ttft_s: float | None = None, tpot_s: float | None = None) -> PlanSpec:
         """The same plan with another rate in all, divided among loads as before, and other limits of each load's SLO."""
         if rate is None and ttft_s is None and tpot_s is None:
             return self

@@ -57,15 +57,24 @@ def roofline_chart(prediction: Prediction, size: Size = FULL) -> Any:
     )
     if size == FULL:
         _title(figure, prediction)
-        figure.update_layout(legend={"x": 1.01, "y": 1.0, "title": {"text": "step and block"}, "itemsizing": "constant"})
+        figure.update_layout(
+            legend={"x": 1.01, "y": 1.0, "title": {"text": "step and block"}, "itemsizing": "constant"}
+        )
         _footnote(figure, prediction)
     else:
         below = -66.0 / axes.high
         figure.update_layout(
             legend={"orientation": "h", "x": 0.0, "y": below, "yanchor": "top", "itemsizing": "constant"}
         )
-    figure.update_xaxes(title="arithmetic intensity at the level that binds, FLOP/byte" if size.width > 600 else "FLOP/byte at the level that binds", **_axis(axes.x, ""))
-    figure.update_yaxes(title="attained rate per device, FLOP/s" if size.width > 600 else None, **_axis(axes.y, "FLOP/s"))
+    figure.update_xaxes(
+        title="arithmetic intensity at the level that binds, FLOP/byte"
+        if size.width > 600
+        else "FLOP/byte at the level that binds",
+        **_axis(axes.x, ""),
+    )
+    figure.update_yaxes(
+        title="attained rate per device, FLOP/s" if size.width > 600 else None, **_axis(axes.y, "FLOP/s")
+    )
     return figure
 
 

@@ -44,7 +44,12 @@ def gain_figure(
         )  # fmt: skip
         ticks = xs if len(xs) <= 5 else xs[::2]
         figure.update_xaxes(
-            type="log", tickmode="array", tickvals=ticks, ticktext=[_tick(x) for x in ticks], gridcolor="#E6E6E6", **place
+            type="log",
+            tickmode="array",
+            tickvals=ticks,
+            ticktext=[_tick(x) for x in ticks],
+            gridcolor="#E6E6E6",
+            **place,
         )
         low, high = min([*ys, claimed, 1.0]), max([*ys, claimed])
         figure.update_yaxes(range=[low - 0.08 * (high - low), high + 0.15 * (high - low)], gridcolor="#E6E6E6", **place)

@@ -45,7 +45,13 @@ def front(records: Sequence[Record], across: str, up: str) -> list[int]:
 
 
 def pareto_figure(
-    records: Sequence[Record], across: str, up: str, names: Sequence[str], labels: tuple[str, str], *, narrow: bool = False
+    records: Sequence[Record],
+    across: str,
+    up: str,
+    names: Sequence[str],
+    labels: tuple[str, str],
+    *,
+    narrow: bool = False,
 ) -> Any:
     """A point per record with whiskers of its 90% intervals, named where there is room, and the front as a line.
 
@@ -86,7 +92,13 @@ def pareto_figure(
 
 
 def _named(
-    records: Sequence[Record], drawn: Sequence[int], best: Sequence[int], across: str, up: str, names: Sequence[str], axes: Axes
+    records: Sequence[Record],
+    drawn: Sequence[int],
+    best: Sequence[int],
+    across: str,
+    up: str,
+    names: Sequence[str],
+    axes: Axes,
 ) -> list[dict[str, Any]]:
     """Names beside their points, off other points and names; left out where there is no room."""
     taken = Labels(axes)
@@ -114,14 +126,19 @@ def _named(
 def _ticks(records: Sequence[Record], key: str, most: int) -> dict[str, Any]:
     """Ticks at 1, 2 and 5 of each decade, in units that people read."""
     known = [
-        record[name] for record in records for name in (key, f"{key}_low", f"{key}_high") if record.get(name) is not None
+        record[name]
+        for record in records
+        for name in (key, f"{key}_low", f"{key}_high")
+        if record.get(name) is not None
     ]
     low, high = math.log10(min(known)), math.log10(max(known))
     digits: tuple[float, ...] = (1.0, 2.0, 5.0)
     ticks = [d * 10.0**e for e in range(math.floor(low) - 1, math.ceil(high) + 1) for d in digits]
     inside = [tick for tick in ticks if low - 0.1 <= math.log10(tick) <= high + 0.1]
     if len(inside) > most:
-        inside = [tick for tick in inside if math.isclose(tick, 10.0 ** round(math.log10(tick)))] or inside[:: len(inside) // most]
+        inside = [tick for tick in inside if math.isclose(tick, 10.0 ** round(math.log10(tick)))] or inside[
+            :: len(inside) // most
+        ]
     unit = next((unit for suffix, unit in _UNITS.items() if key.endswith(suffix)), "")
     texts = [in_engineering(tick, unit, digits=1) if unit else f"{tick:g}" for tick in inside]
     pad = 0.04 * (high - low) + 0.02

@@ -6,6 +6,7 @@ what it takes beyond that one, at full rates, is a loss.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,13 +92,11 @@ def waterfall(prediction: Prediction) -> list[Part]:
 
 def waterfall_records(parts: Sequence[Part]) -> list[dict[str, Any]]:
     """A record per term, for JSON and tables."""
-    return [
-        {"metric": p.metric, "kind": p.kind, "term": p.name, "seconds": p.seconds, "share": p.share} for p in parts
-    ]
+    return [{"metric": p.metric, "kind": p.kind, "term": p.name, "seconds": p.seconds, "share": p.share} for p in parts]
 
 
 def waterfall_figure(parts: Sequence[Part], baseline: Sequence[Part] = ()) -> Any:
-    """A panel per metric, one below the other: a floating bar per term from top to bottom, its numbers in columns at the right.
+    """A panel per metric, one below the other: a floating bar per term, its numbers in columns at the right.
 
     A dashed line stands where the baseline ends.
     """
@@ -108,7 +107,9 @@ def waterfall_figure(parts: Sequence[Part], baseline: Sequence[Part] = ()) -> An
     before = {metric: [p for p in baseline if p.metric == metric] for metric in metrics}
     rows = [float(len(shown[metric])) for metric in metrics] or [1.0]
     height = sum(26 * n for n in rows) + 74 * len(rows)
-    figure = make_subplots(rows=len(rows), cols=1, row_heights=rows, vertical_spacing=74 / height if len(rows) > 1 else 0.0)
+    figure = make_subplots(
+        rows=len(rows), cols=1, row_heights=rows, vertical_spacing=74 / height if len(rows) > 1 else 0.0
+    )
     notes: list[dict[str, Any]] = []
     for number, metric in enumerate(metrics, start=1):
         notes += _draw(figure, shown[metric], before[metric], number)
@@ -204,21 +205,31 @@ def _draw(figure: Any, parts: Sequence[Part], before: Sequence[Part], number: in
         )
     figure.update_yaxes(autorange="reversed", ticksuffix="  ", row=number, col=1)
     figure.update_xaxes(
-        range=[0, limit * factor * 1.01], ticksuffix=f" {unit}", nticks=4, tickangle=0, gridcolor="#E6E6E6", zerolinecolor="#888888",
-        row=number, col=1,
+        range=[0, limit * factor * 1.01], tickvals=_ticks(limit * factor), ticksuffix=f" {unit}", tickangle=0,
+        gridcolor="#E6E6E6", zerolinecolor="#888888", row=number, col=1,
     )  # fmt: skip
     axis = f"y{number if number > 1 else ''}"
     row = {"xref": "paper", "x": 1.0, "showarrow": False, "xanchor": "right", "font": {"size": 12.5}}
     columns = [duration(whole), "", duration(_sum(before)) if before else ""]
     found: list[dict[str, Any]] = [
-        {**row, "yref": f"{axis} domain", "y": 1.0, "yanchor": "bottom", "yshift": 4, "text": f"<b>{text}</b>", "xshift": shift}
+        {
+            **row,
+            "yref": f"{axis} domain",
+            "y": 1.0,
+            "yanchor": "bottom",
+            "yshift": 4,
+            "text": f"<b>{text}</b>",
+            "xshift": shift,
+        }
         for text, shift in zip(columns, _COLUMNS, strict=True)
         if text
     ]
     title = f"<b>{TITLES[parts[0].metric]}</b>" if parts else ""
     found.append({**found[0], "xanchor": "left", "x": 0.0, "xshift": -90, "text": title, "font": {"size": 14}})
     if before:
-        found.append({**found[0], "text": "<span style='color:#57606a'>baseline</span>", "xshift": _COLUMNS[2], "yshift": 20})
+        found.append(
+            {**found[0], "text": "<span style='color:#57606a'>baseline</span>", "xshift": _COLUMNS[2], "yshift": 20}
+        )
     for part in parts:
         old = earlier.get((part.kind, part.name), 0.0)
         texts = [duration(part.seconds), f"{part.share:.0%}", (duration(old) if old else "none") if before else ""]
@@ -228,6 +239,13 @@ def _draw(figure: Any, parts: Sequence[Part], before: Sequence[Part], number: in
             if text
         ]
     return found
+
+
+def _ticks(end: float) -> list[float]:
+    """Zero and two or three round numbers up to `end`."""
+    power = 10.0 ** math.floor(math.log10(end / 2.0))
+    step = next(digit * power for digit in (5.0, 2.0, 1.0) if 2.0 * digit * power <= end)
+    return [step * i for i in range(int(end / step) + 1)]
 
 
 def _unit(seconds: float) -> tuple[float, str]:

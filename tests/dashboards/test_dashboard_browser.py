@@ -151,7 +151,11 @@ def test_the_keyboard_reaches_everything(visit: Visit) -> None:
     reached = set()
     for _ in range(80):
         page.keyboard.press("Tab")
-        reached.add(page.evaluate("(document.activeElement.closest('.control, .block') || document.activeElement).outerHTML.slice(0, 300)"))
+        reached.add(
+            page.evaluate(
+                "(document.activeElement.closest('.control, .block') || document.activeElement).outerHTML.slice(0, 300)"
+            )
+        )
     text = " ".join(reached)
     for needed in ("label-model", "label-batch", "label-tech", "Pin as baseline", "block-numbers", "block-ops"):
         assert needed in text, needed
@@ -173,5 +177,7 @@ def test_a_file_is_taken_and_a_broken_one_explained(visit: Visit, tmp_path: Any)
     assert "unknown model_type" in visit.text("#upload-said")
     page.locator(".upload input[type=file]").first.set_input_files(str(good))
     visit.until("location.search.includes('upload:')")
-    visit.until("!(document.querySelector('.subject h2') || {innerText: 'llama-3.1-8b'}).innerText.includes('llama-3.1-8b')")
+    visit.until(
+        "!(document.querySelector('.subject h2') || {innerText: 'llama-3.1-8b'}).innerText.includes('llama-3.1-8b')"
+    )
     assert page.locator("#results .problem").count() == 0

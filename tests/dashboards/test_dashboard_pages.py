@@ -21,7 +21,9 @@ from simulator.cli.main import main
 from simulator.scenario import Scenario
 
 WORK = Scenario("llama-3.1-8b", "h100-sxm5-80gb", batch=4, input_tokens=256, output_tokens=32)
-STATE = State(work=WORK, pinned=Scenario("llama-3.1-8b", "a100-sxm4-80gb", 4, 256, 32), hardware=("a100-sxm4-80gb", "t4"))
+STATE = State(
+    work=WORK, pinned=Scenario("llama-3.1-8b", "a100-sxm4-80gb", 4, 256, 32), hardware=("a100-sxm4-80gb", "t4")
+)
 
 
 def shown(path: str, state: State = STATE, *, narrow: bool = False) -> Answer:
@@ -108,7 +110,7 @@ def numbers_in(value: Any) -> list[float]:
 def test_the_command_gives_the_numbers_of_its_block(page: Page, tmp_path: Path) -> None:
     answers: dict[tuple[str, ...], set[float]] = {}
     for block in answer_of(page, STATE).blocks:
-        if not block.command or block.id == "points" and page.path == "/accuracy":
+        if not block.command or (block.id == "points" and page.path == "/accuracy"):
             continue
         if block.command not in answers:
             answers[block.command] = set(numbers_in(run(block.command, tmp_path)))

@@ -153,7 +153,9 @@ def test_pages_load_nothing_from_elsewhere(client: Any) -> None:
 
 
 def test_large_requests_are_refused(client: Any) -> None:
-    found = client.post("/_dash-update-component", data=b"x" * 12_000_001, headers=HERE, content_type="application/json")
+    found = client.post(
+        "/_dash-update-component", data=b"x" * 12_000_001, headers=HERE, content_type="application/json"
+    )
     assert found.status_code == 413
 
 
@@ -185,6 +187,8 @@ def test_a_port_that_is_taken_is_an_error_of_the_user(address: str) -> None:
     assert "Traceback" not in done.output
 
 
-@pytest.mark.parametrize(("value", "text"), [(None, ""), ([], ""), (["a", "b"], "a,b"), (16.0, "16"), (0.5, "0.5"), ("x", "x")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, ""), ([], ""), (["a", "b"], "a,b"), (16.0, "16"), (0.5, "0.5"), ("x", "x")]
+)
 def test_what_controls_return_is_written_as_in_an_address(value: Any, text: str) -> None:
     assert text_of(value) == text

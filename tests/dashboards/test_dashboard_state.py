@@ -90,7 +90,9 @@ def test_a_broken_baseline_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("key", ["model", "hw", "tech", "engine", "with", "variants", "plan"])
-@pytest.mark.parametrize("name", ["/etc/passwd", "../../etc/hosts.yaml", "./pyproject.yaml", "workloads/models/gpt2.yaml"])
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../../etc/hosts.yaml", "./pyproject.yaml", "workloads/models/gpt2.yaml"]
+)
 def test_no_address_names_a_file(key: str, name: str) -> None:
     state, notices = parse(f"v=1&{key}={name}")
     assert notices

@@ -116,7 +116,9 @@ def test_errors_name_the_readers_file_and_not_the_servers_folder() -> None:
     assert str(uploads._folder()) not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["../../../etc/cron.json", "..\\..\\x.json", "/etc/x.json", "a\x00b.json", ".json", "é" * 300 + ".json"])
+@pytest.mark.parametrize(
+    "name", ["../../../etc/cron.json", "..\\..\\x.json", "/etc/x.json", "a\x00b.json", ".json", "é" * 300 + ".json"]
+)
 def test_no_name_leaves_the_folder(name: str) -> None:
     try:
         taken = uploads.take("model", name, data_url(json.dumps(CONFIG)))

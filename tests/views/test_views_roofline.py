@@ -6,8 +6,7 @@ import pytest
 
 import simulator as sim
 from simulator.result import Prediction
-from simulator.views.labels import FULL
-from simulator.views.labels import Axes, Labels
+from simulator.views.labels import FULL, Axes, Labels
 from simulator.views.roofline import points, ridge_points, roofline_figure, roofline_json, roofs, undrawn
 
 SCENARIOS = {

@@ -57,7 +57,11 @@ def test_the_figure_stands_on_the_records() -> None:
 
 def test_more_bandwidth_moves_the_memory_part_only() -> None:
     slow, fast = (
-        {part.name: part.seconds for part in waterfall(predict(**{**CASES["one device"], "hardware": name})) if part.metric == "tpot_s"}
+        {
+            part.name: part.seconds
+            for part in waterfall(predict(**{**CASES["one device"], "hardware": name}))
+            if part.metric == "tpot_s"
+        }
         for name in ("h100-sxm5-80gb", "h200-sxm-141gb")
     )
     assert fast["memory hbm"] < slow["memory hbm"]
