@@ -269,8 +269,19 @@ def bound(host: str, port: int) -> tuple[Any, int]:
     return server, found
 
 
+def _warm() -> None:
+    """Answer the first page and load the compiled arithmetic before somebody waits for them."""
+    from simulator.cost.compiled import arithmetic
+
+    answer_of(pages()["/"], parse("")[0])
+    arithmetic()
+
+
 def serve(server: Any) -> None:
     """Serve until interrupted."""
+    import threading
+
+    threading.Thread(target=_warm, daemon=True).start()
     try:
         server.serve_forever()
     finally:

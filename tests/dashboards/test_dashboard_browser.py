@@ -18,9 +18,8 @@ WAIT_MS = 60_000
 class Visit:
     """A tab, and what its console said."""
 
-    def __init__(self, browser: Any, address: str, width: int = 1280, height: int = 900) -> None:
-        self.context = browser.new_context(viewport={"width": width, "height": height})
-        self.page = self.context.new_page()
+    def __init__(self, context: Any, address: str) -> None:
+        self.page = context.new_page()
         self.page.set_default_timeout(WAIT_MS)
         self.address = address
         self.said: list[str] = []
@@ -50,11 +49,19 @@ class Visit:
         return str(self.page.inner_text(selector))
 
 
+@pytest.fixture(scope="module")
+def desk(browser: Any) -> Iterator[Any]:
+    """A browser's profile, so that scripts are fetched once."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def visit(browser: Any, address: str) -> Iterator[Visit]:
-    found = Visit(browser, address)
+def visit(desk: Any, address: str) -> Iterator[Visit]:
+    found = Visit(desk, address)
     yield found
-    found.context.close()
+    found.page.close()
     assert found.said == []
     elsewhere = [url for url in found.asked if not url.startswith((address, "data:", "blob:"))]
     assert elsewhere == []
@@ -71,13 +78,14 @@ def test_every_page_loads_and_draws(visit: Visit, path: str) -> None:
 
 
 def test_every_page_fits_a_phone(browser: Any, address: str) -> None:
-    visit = Visit(browser, address, 390, 844)
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    visit = Visit(context, address)
     for path in pages():
         page = visit.open(f"{path}?{WORK}")
         page.wait_for_selector("#results .js-plotly-plot .main-svg")
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path
         assert not page.locator("details.controls").first.evaluate("element => element.open")
-    visit.context.close()
+    context.close()
     assert visit.said == []
 
 
@@ -100,12 +108,13 @@ def test_a_shared_link_shows_the_same(visit: Visit, browser: Any) -> None:
     visit.until("location.search.includes('&batch=32')")
     page.wait_for_selector("text=Baseline: ")
     shown, link = visit.text(".cards"), page.url
-    other = Visit(browser, "")
+    stranger = browser.new_context(viewport={"width": 1280, "height": 900})
+    other = Visit(stranger, "")
     other.open(link)
     other.page.wait_for_selector("text=Baseline: ")
     assert other.text(".cards") == shown
     assert other.page.url == link
-    other.context.close()
+    stranger.close()
     assert other.said == []
 
 

@@ -11,51 +11,13 @@ import pytest
 from click.testing import CliRunner
 
 from dashboards.app import build, show_page
-from dashboards.controls import CONTROLS, text_of
+from dashboards.bench import MOVES, ask
+from dashboards.controls import text_of
 from dashboards.pages import pages
-from dashboards.state import State, parse, query, value_of
+from dashboards.state import State, parse, query
 from simulator.cli.main import main
 
 HERE = {"Host": "127.0.0.1:8050"}
-
-
-def answered(client: Any, path: str, changes: dict[str, Any], search: str = "", pressed: str = "") -> Any:
-    """What the results callback answers to controls that say `changes`."""
-    page = pages()[path]
-    state, _ = parse(search)
-    values = {key: list(v) if isinstance(v := value_of(state, key), tuple) else v for key in page.keys} | changes
-    nav = [{"nav": other} for other in pages()]
-    actions = ["pin", "unpin"] if page.pins else []
-
-    def identity(key: str) -> dict[str, str]:
-        return {"control": key, "count": "yes" if CONTROLS[key].kind == "count" else "no"}
-
-    body = {
-        "output": '..results.children...address.data...{"nav":["ALL"]}.href...{"action":["ALL"]}.disabled..',
-        "outputs": [
-            {"id": "results", "property": "children"}, {"id": "address", "property": "data"},
-            [{"id": item, "property": "href"} for item in nav],
-            [{"id": {"action": name}, "property": "disabled"} for name in actions],
-        ],
-        "inputs": [
-            [{"id": identity(key), "property": "value", "value": value} for key, value in values.items()],
-            [{"id": {"action": name}, "property": "n_clicks", "value": int(name == pressed)} for name in actions],
-        ],
-        "state": [
-            [{"id": identity(key), "property": "id", "value": identity(key)} for key in values],
-            [{"id": {"action": name}, "property": "id", "value": {"action": name}} for name in actions],
-            [{"id": item, "property": "id", "value": item} for item in nav],
-            {"id": "address", "property": "data", "value": ""},
-            {"id": "url", "property": "search", "value": search},
-            {"id": "shown", "property": "data", "value": f"{path}?{search}"},
-            {"id": "screen", "property": "data", "value": "wide"},
-        ],
-        "changedPropIds": [json.dumps({"action": pressed}, separators=(",", ":")) + ".n_clicks"] if pressed
-        else [json.dumps(identity(next(iter(changes))), separators=(",", ":")) + ".value"] if changes else [],
-    }  # fmt: skip
-    response = client.post("/_dash-update-component", json=body, headers=HERE)
-    assert response.status_code == 200, response.text[:500]
-    return response.get_json()["response"]
 
 
 def state_of(answer: Any) -> State:
@@ -65,7 +27,7 @@ def state_of(answer: Any) -> State:
 
 
 def test_a_control_moves_the_results_and_the_address(client: Any) -> None:
-    before, after = (answered(client, "/", {"batch": batch}) for batch in (1, 64))
+    before, after = (ask(client, "/", {"batch": batch}) for batch in (1, 64))
     assert state_of(after).work.batch == 64
     assert json.dumps(before["results"]) != json.dumps(after["results"])
     links = [value["href"] for key, value in after.items() if "nav" in key]
@@ -74,20 +36,20 @@ def test_a_control_moves_the_results_and_the_address(client: Any) -> None:
 
 
 def test_the_baseline_is_pinned_and_let_go(client: Any) -> None:
-    pinned = state_of(answered(client, "/", {"batch": 8}, pressed="pin"))
+    pinned = state_of(ask(client, "/", {"batch": 8}, pressed="pin"))
     assert pinned.pinned == pinned.work
-    shown = answered(client, "/", {"batch": 16}, search=query(pinned))
+    shown = ask(client, "/", {"batch": 16}, search=query(pinned))
     assert state_of(shown).pinned == pinned.pinned
     assert "Baseline: " in json.dumps(shown["results"])
-    assert state_of(answered(client, "/", {}, search=query(pinned), pressed="unpin")).pinned is None
+    assert state_of(ask(client, "/", {}, search=query(pinned), pressed="unpin")).pinned is None
 
 
 def test_a_bad_control_leaves_a_notice_and_the_rest(client: Any) -> None:
-    answer = answered(client, "/", {"batch": -4})
+    answer = ask(client, "/", {"batch": -4})
     text = json.dumps(answer["results"])
     assert "batch must be a whole number" in text
     assert "Time to first token" in text
-    assert "beyond the" in json.dumps(answered(client, "/", {"model": "gpt2", "in": 4096})["results"])
+    assert "beyond the" in json.dumps(ask(client, "/", {"model": "gpt2", "in": 4096})["results"])
 
 
 def test_a_page_that_is_not_there_names_those_that_are() -> None:
@@ -192,3 +154,8 @@ def test_a_port_that_is_taken_is_an_error_of_the_user(address: str) -> None:
 )
 def test_what_controls_return_is_written_as_in_an_address(value: Any, text: str) -> None:
     assert text_of(value) == text
+
+
+def test_the_benchmark_moves_a_control_of_every_page() -> None:
+    assert set(MOVES) == set(pages())
+    assert all(key in pages()[path].keys for path, (key, _) in MOVES.items())
