@@ -109,7 +109,7 @@ def changed(change: Change) -> Any:
     word = _WORDS[change.direction]
     return html.Div(
         [html.Span(change.text + (f", {word}" if word else ""), className="change-text"),
-         html.Span(f" from {change.before}", className="change-before")],
+         html.Span(f"baseline {change.before}", className="change-before")],
         className=f"change change-{change.direction}",
     )  # fmt: skip
 

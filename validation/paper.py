@@ -136,8 +136,8 @@ def claims_table(rows: list[dict[str, Any]]) -> Any:
 
 
 def number_text(value: float | None) -> str:
-    """Four digits, or nothing."""
-    return "" if value is None else f"{value:.4g}"
+    """Four digits, all of them from ten thousand on, or nothing."""
+    return "" if value is None else f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def first_curves(paper: str) -> tuple[Any, list[Any]]:

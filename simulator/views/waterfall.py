@@ -205,7 +205,8 @@ def _draw(figure: Any, parts: Sequence[Part], before: Sequence[Part], number: in
         )
     figure.update_yaxes(autorange="reversed", ticksuffix="  ", row=number, col=1)
     figure.update_xaxes(
-        range=[0, limit * factor * 1.01], tickvals=_ticks(limit * factor), ticksuffix=f" {unit}", tickangle=0,
+        range=[0, limit * factor * 1.01], tickvals=_ticks(limit * factor),
+        ticktext=[f"{tick:g} {unit}" for tick in _ticks(limit * factor)], tickangle=0,
         gridcolor="#E6E6E6", zerolinecolor="#888888", row=number, col=1,
     )  # fmt: skip
     axis = f"y{number if number > 1 else ''}"
