@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from typing import Any
 
@@ -22,7 +21,8 @@ def attributes(**named: str | int) -> dict[str, Any]:
 
 
 _WORDS = {"better": "better", "worse": "worse", "same": "", "other": ""}
-_NUMERIC = re.compile(r"^[\s+\-≤≥~<>]*[\d.,]+\s*(%|[a-zA-Zµ/$]{0,8})?$")
+LONG = 44
+"""Characters from which a cell may run over several lines."""
 
 
 def results(answer: Answer, page: Page, address: str) -> list[Any]:
@@ -170,7 +170,7 @@ def table(item: Table) -> Any:
         for position, (text, at) in enumerate(zip(row, side, strict=True)):
             kind = html.Th if position == 0 else html.Td
             extra: dict[str, Any] = {"scope": "row"} if position == 0 else {}
-            cells.append(kind(_cell(text), className=at, **extra))
+            cells.append(kind(_cell(text), className=at if len(text) < LONG else f"{at} wide", **extra))
         body.append(html.Tr(cells))
     caption = [html.Caption(item.title)] if item.title else []
     return _scrolling(html.Table([*caption, html.Thead(head), html.Tbody(body)], className="grid"), item.title)
