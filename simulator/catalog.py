@@ -11,6 +11,8 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -83,8 +85,30 @@ def names(kind: Kind) -> list[str]:
     return sorted({path.stem for path in files(kind)})
 
 
+@contextmanager
+def unchanged() -> Iterator[None]:
+    """Within it files are taken as unchanged: an index is looked up once, for answers that ask for many names."""
+    token = _held.set({})
+    try:
+        yield
+    finally:
+        _held.reset(token)
+
+
+_held: ContextVar[dict[str, dict[str, str]] | None] = ContextVar("held", default=None)
+
+
 def index(kind: Kind) -> dict[str, str]:
     """Normalised name or alias -> path. Read from a cache while no file has changed."""
+    held = _held.get()
+    if held is None:
+        return _current(kind)
+    if kind not in held:
+        held[kind] = _current(kind)
+    return held[kind]
+
+
+def _current(kind: Kind) -> dict[str, str]:
     paths = list(files(kind))
     stamps = tuple((str(path), path.stat().st_mtime_ns) for path in paths)
     return _index(kind, stamps)

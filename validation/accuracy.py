@@ -17,7 +17,7 @@ from simulator import catalog
 from simulator.spec.engine import Calibration, EngineSpec
 from simulator.spec.interval import TAGS
 from simulator.spec.loader import load
-from validation import conformal, fit, interval_file, origins, residuals, transfer, wording
+from validation import conformal, fit, interval_file, origins, residuals, summary, transfer, wording
 from validation.groups import FEW, NUMBERS, ROOF, by_group, cells_of, errors, pct, table, worst
 from validation.quantities import ended_early
 from validation.tables import END_TO_END, KERNELS, read_table
@@ -334,6 +334,7 @@ def main() -> None:
         print(text)
         return
     interval_file.write(rows, kernels)
+    summary.write(rows, kernels)
     PAGE.write_text(text, encoding="utf-8")
     if not options.no_pictures:
         write_pictures(rows, kernels)

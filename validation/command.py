@@ -130,6 +130,30 @@ def energy(paths: tuple[Path, ...], as_json: bool, out: Path | None, hardware: s
     _answer(summary(rows), rows, KEYS, "validate energy", as_json, out)
 
 
+@command.command("summary")
+@JSON
+@click.option("--hardware", help="Only this device.")
+def summary(as_json: bool, hardware: str | None) -> None:
+    """Accuracy by group, as computed on the shipped tables; needs none of them.
+
+    \b
+    ridgeline validate summary --hardware h100-sxm5-80gb
+    """
+    from simulator.views.document import as_text
+    from validation.summary import interval_records, stored, summary_tables
+
+    found = {**stored(), "intervals": interval_records()}
+    if hardware is not None:
+        kept = {name: [row for row in found[name] if row["hardware"] == hardware] for name in ("runs", "kernels")}
+        found = {**found, **kept}
+    if as_json:
+        from simulator.views.records import to_json
+
+        click.echo(to_json(found))
+        return
+    click.echo(as_text(["Accuracy on the shipped measurements"], summary_tables(found)))
+
+
 @command.command("claims")
 @click.option(
     "--claims",

@@ -16,7 +16,8 @@ import click
     type=click.Path(dir_okay=False, path_type=Path),
     help="The gain against batch, context and bandwidth, with the region where the first claim holds, to FILE.html.",
 )
-def command(paper: str, as_json: bool, html: Path | None) -> None:
+@click.option("--curves", is_flag=True, help="With --json: the gain behind --html, point by point.")
+def command(paper: str, as_json: bool, html: Path | None, curves: bool) -> None:
     """A paper's mechanism, scenarios, metrics and claims.
 
     \b
@@ -32,6 +33,8 @@ def command(paper: str, as_json: bool, html: Path | None) -> None:
     if as_json:
         from simulator.views.records import to_json
 
+        if curves:
+            found["curves"] = curve_records(known.id)
         click.echo(to_json({"id": known.id, "title": known.title, "family": known.family, **found}))
         return
     from simulator.views.document import as_text
@@ -108,7 +111,7 @@ def _blocks(found: dict[str, Any]) -> list[Any]:
     for scenario in found["scenarios"]:
         blocks.append(Paragraph(f"Scenario '{scenario['name']}': {scenario['reason']}"))
         cells = tuple(
-            (name, *(_number(values[key]) for key in ("baseline", "technique", "ratio")))
+            (name, *(number_text(values[key]) for key in ("baseline", "technique", "ratio")))
             for name, values in scenario["metrics"].items()
         )
         blocks.append(Table(("metric", "baseline", "technique", "ratio"), cells, frozenset({"metric"})))
@@ -126,8 +129,8 @@ def claims_table(rows: list[dict[str, Any]]) -> Any:
 
     cells = tuple(
         (
-            row["claim"], row["metric"], row["bound"], _number(row["claimed"]), _number(row["predicted"]),
-            f"{_number(row['low'])} to {_number(row['high'])}" if row["low"] is not None else "", row["verdict"],
+            row["claim"], row["metric"], row["bound"], number_text(row["claimed"]), number_text(row["predicted"]),
+            f"{number_text(row['low'])} to {number_text(row['high'])}" if row["low"] is not None else "", row["verdict"],
         )
         for row in rows
     )  # fmt: skip
@@ -135,23 +138,46 @@ def claims_table(rows: list[dict[str, Any]]) -> Any:
     return Table(columns, cells, frozenset({"claim", "metric", "bound", "verdict"}), title="claims")
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+def number_text(value: float | None) -> str:
+    """Four digits, all of them from ten thousand on, or nothing."""
+    return "" if value is None else f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
+def first_curves(paper: str) -> tuple[Any, list[Any]]:
+    """The first claim that a scenario checks, and its gain along each axis; (None, []) without one."""
+    from validation.verdicts import FOLDER, load_claims
+    from validation.whatif import curves
+
+    file = load_claims(paper) if (FOLDER / f"{paper}.yaml").exists() else None
+    scenarios = {scenario.name: scenario for scenario in file.scenarios} if file else {}
+    claim = next((claim for claim in file.claims if claim.scenario), None) if file else None
+    if claim is None or claim.scenario is None:
+        return None, []
+    return claim, curves(claim, scenarios[claim.scenario])
+
+
+def curve_records(paper: str) -> list[dict[str, Any]]:
+    """A record per point of `first_curves`."""
+    claim, found = first_curves(paper)
+    return [
+        {
+            "claim": claim.claim, "metric": claim.metric, "axis": curve.axis, "value": value, "gain": gain,
+            "claimed": curve.claimed, "holds": value in curve.holds,
+        }
+        for curve in found
+        for value, gain in curve.points
+    ]  # fmt: skip
 
 
 def _draw(paper: str, title: str, path: Path) -> None:
     from simulator.errors import ScenarioError
     from simulator.views.export import write_figure
     from simulator.views.gain import gain_figure
-    from validation.verdicts import FOLDER, load_claims
-    from validation.whatif import curves
 
     if path.suffix != ".html":
         raise ScenarioError(f"--html must end in .html, not '{path.suffix or path.name}'")
-    file = load_claims(paper) if (FOLDER / f"{paper}.yaml").exists() else None
-    scenarios = {scenario.name: scenario for scenario in file.scenarios} if file else {}
-    claim = next((claim for claim in file.claims if claim.scenario), None) if file else None
-    if claim is None or claim.scenario is None:
+    claim, found = first_curves(paper)
+    if claim is None:
         raise ScenarioError(f"{paper} has no claim that a scenario checks, so there is nothing to draw")
-    drawn = [(c.axis, c.points, c.claimed, c.holds) for c in curves(claim, scenarios[claim.scenario])]
+    drawn = [(c.axis, c.points, c.claimed, c.holds) for c in found]
     write_figure(gain_figure(f"{title}: {claim.claim}, {claim.metric}", drawn, claim.metric), path)

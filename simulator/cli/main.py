@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "validate": ("validation.command", "Predictions against measurements: end-to-end runs and kernels."),
     "calibrate": ("validation.microbench.command", "Measure this machine; write its device file and calibration."),
     "paper": ("validation.paper", "What a paper's technique does here, and what became of its claims."),
+    "dashboard": ("dashboards.command", "What-if, roofline, comparison, timeline and papers in a browser."),
     "list": ("list", "Known hardware, models, techniques, papers and engines."),
     "import": ("import_model", "Read a config.json or ONNX file; write a model file."),
     "schema": ("schema", "JSON Schema of the files a user may write."),

@@ -9,6 +9,9 @@ import click
 
 @click.command("plan")
 @click.argument("file")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Requests/s in all, in place of the file's.")
+@click.option("--ttft-ms", type=click.FloatRange(0, min_open=True), help="In place of the file's limit on TTFT.")
+@click.option("--tpot-ms", type=click.FloatRange(0, min_open=True), help="In place of the file's limit on TPOT.")
 @click.option("--json", "as_json", is_flag=True, help="The fleet, each type alone and what would lower the cost.")
 @click.option(
     "--html",
@@ -16,7 +19,15 @@ import click
     help="FILE.html (one file, works offline) or FILE.png: the chart.",
 )
 @click.option("--csv", type=click.Path(dir_okay=False, path_type=Path), help="FILE.csv: which requests go where.")
-def command(file: str, as_json: bool, html: Path | None, csv: Path | None) -> None:
+def command(
+    file: str,
+    rate: float | None,
+    ttft_ms: float | None,
+    tpot_ms: float | None,
+    as_json: bool,
+    html: Path | None,
+    csv: Path | None,
+) -> None:
     """The cheapest mix of hardware that serves a load within its SLO.
 
     FILE is a plan file, the name of a shipped deployment, or a configuration of Melange in JSON.
@@ -29,7 +40,12 @@ def command(file: str, as_json: bool, html: Path | None, csv: Path | None) -> No
 
     if html is not None and html.suffix not in (".html", ".png"):
         raise ScenarioError(f"--html must end in .html or .png, not '{html.suffix or html.name}'")
-    answer = plan(file)
+    answer = plan(
+        file,
+        rate=rate,
+        ttft_s=None if ttft_ms is None else ttft_ms / 1e3,
+        tpot_s=None if tpot_ms is None else tpot_ms / 1e3,
+    )
     written = []
     if html is not None:
         from simulator.views.export import write_figure

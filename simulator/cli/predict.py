@@ -27,7 +27,9 @@ OWN = (
     help="Steady serving with so many requests in flight, in place of a batch that starts together.",
 )
 @click.option("--explain", is_flag=True, help="Every op with the terms of its time, and what would help most.")
-@click.option("--json", "as_json", is_flag=True, help="The contract's keys; with --explain also `ops`.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="The contract's keys; with --explain also `ops`, `waterfall`, energy."
+)
 def command(concurrency: int | None, explain: bool, as_json: bool, **named: Any) -> None:
     """Latency, memory, energy and cost of one scenario.
 
@@ -49,7 +51,11 @@ def command(concurrency: int | None, explain: bool, as_json: bool, **named: Any)
         if served is not None:
             found["steady"] = served
         if explain:
+            from simulator.views.waterfall import waterfall, waterfall_records
+
             found["ops"] = [op_record(op) for op in prediction.ops()]
+            found["waterfall"] = waterfall_records(waterfall(prediction))
+            found["energy_by_component_j"] = dict(prediction.energy_by_component_j)
         click.echo(to_json(found))
         return
     from simulator.views.text import explain_text, prediction_text

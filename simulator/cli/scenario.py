@@ -98,3 +98,23 @@ def scenario_from(named: dict[str, Any]) -> Scenario:
             raise ScenarioError(f"--place takes ROLE=MEMORY, such as kv=flash, not '{pin}'")
         pins.append((role, memory))
     return Scenario(**{**values, "place": tuple(pins), "techniques": tuple(values.get("techniques", ()))})
+
+
+def arguments_of(scenario: Scenario) -> list[str]:
+    """The options that describe a scenario, defaults left out: the inverse of `scenario_from`.
+
+    >>> from simulator.scenario import Scenario
+    >>> arguments_of(Scenario("gpt2", "T4", batch=4, place=(("kv", "gddr"),)))
+    ['--model', 'gpt2', '--hardware', 'T4', '--batch', '4', '--place', 'kv=gddr']
+    """
+    found: list[str] = []
+    for names, settings in (*WORK[:1], *ONE_OF_EACH, *WORK[1:], *DIVISION, *FORMATS):
+        attribute = names[-1].removeprefix("--").replace("-", "_")
+        value = getattr(scenario, attribute)
+        if value is None or (value == settings.get("default") and not settings.get("required")):
+            continue
+        for one in value if settings.get("multiple") else (value,):
+            text = "=".join(one) if attribute == "place" else f"{one:.12g}" if isinstance(one, float) else str(one)
+            if text:
+                found += [names[0], text]
+    return found

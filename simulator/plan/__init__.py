@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from simulator.plan.answer import Plan
 
 
-def plan(file: Path | str | Mapping[str, Any]) -> Plan:
+def plan(file: Path | str | Mapping[str, Any], **changes: float | None) -> Plan:
     """The best fleet for a plan file, for the name of a shipped deployment, or for a mapping of the same form.
+
+    `rate`, `ttft_s` and `tpot_s` replace those of all its loads.
 
     Raises SpecError, UnknownNameError, ScenarioError or InfeasiblePlanError.
     """
     from simulator.plan.fleet import plan as planned
 
-    return planned(file)
+    return planned(file, **changes)

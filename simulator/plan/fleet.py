@@ -35,8 +35,10 @@ LOOSER_SHARE = 0.10
 """How much looser SLOs are tried: TPOT by 10 ms, TTFT and E2EL by a tenth."""
 
 
-def plan(file: Path | str | Mapping[str, Any]) -> Plan:
-    """The best fleet for a plan file. Raises SpecError, ScenarioError or InfeasiblePlanError.
+def plan(file: Path | str | Mapping[str, Any], **changes: float | None) -> Plan:
+    """The best fleet for a plan file, with `changes` of its loads (`PlanSpec.asked`).
+
+    Raises SpecError, ScenarioError or InfeasiblePlanError.
 
     >>> answer = plan({
     ...     "loads": [{"traffic": [[512, 128, 1.0]], "rate": 30}],
@@ -47,6 +49,7 @@ def plan(file: Path | str | Mapping[str, Any]) -> Plan:
     ([('a', 2), ('b', 1)], 5.0)
     """
     spec, path = _read(file)
+    spec = spec.asked(**changes)
     loads = [_load(given, position, path) for position, given in enumerate(spec.loads)]
     _check_names(spec, path)
     options, notes = expanded(spec, path, tables=bool(spec.throughput))

@@ -251,6 +251,18 @@ class PlanSpec(Spec):
     """Needed with prefill and decode pools."""
     solver: SolverSpec = Field(default_factory=SolverSpec)
 
+    def asked(self, rate: float | None = None, ttft_s: float | None = None, tpot_s: float | None = None) -> PlanSpec:
+        """The same plan with another rate in all, divided among loads as before, and other limits of each load's SLO."""
+        if rate is None and ttft_s is None and tpot_s is None:
+            return self
+        factor = 1.0 if rate is None else rate / sum(load.rate for load in self.loads)
+        loads = []
+        for load in self.loads:
+            limits = {key: value for key, value in (("ttft", ttft_s), ("tpot", tpot_s)) if value is not None}
+            slo = load.slo.model_copy(update=limits) if load.slo is not None else None
+            loads.append(load.model_copy(update={"rate": load.rate * factor, "slo": slo}))
+        return self.model_copy(update={"loads": loads})
+
 
 class TrafficSpec(Spec):
     """A histogram of request sizes."""

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from simulator.result import Prediction
 from simulator.units import in_engineering
-from simulator.views.labels import HEIGHT, MARGIN, WIDTH, Axes, Labels
+from simulator.views.labels import FULL, Axes, Labels, Size
 from simulator.views.roofline import Point, Roof, points, ridge_points, roofs, undrawn
 from simulator.views.text import duration, plain, scenario_line
 
@@ -30,10 +30,10 @@ _ALONG = (0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _SYMBOL = {"prefill": "circle", "decode": "diamond"}
 
 
-def roofline_chart(prediction: Prediction) -> Any:
-    """The hierarchical roofline of a prediction."""
+def roofline_chart(prediction: Prediction, size: Size = FULL) -> Any:
+    """The hierarchical roofline of a prediction; in any other size than FULL without title, and with its legend below."""
     limits, drawn = roofs(prediction), points(prediction)
-    axes = _axes(limits, drawn)
+    axes = _axes(limits, drawn, size)
     figure = go.Figure()
     labels = Labels(axes)
     slopes = _draw_roofs(figure, limits, axes, labels)
@@ -47,6 +47,38 @@ def roofline_chart(prediction: Prediction) -> Any:
     for roof, start, end in slopes:
         _label_sloped(figure, roof, start, end, axes, labels)
     _label_points(figure, [group for group in groups if group not in heavy], axes, labels, crowded=crowded)
+    figure.update_layout(
+        template="plotly_white",
+        width=size.width,
+        height=size.height,
+        margin=size.margin,
+        font={"family": "Helvetica, Arial, sans-serif", "size": 13 if size.width > 600 else 11, "color": "#222222"},
+        hoverlabel={"align": "left"},
+    )
+    if size == FULL:
+        _title(figure, prediction)
+        figure.update_layout(
+            legend={"x": 1.01, "y": 1.0, "title": {"text": "step and block"}, "itemsizing": "constant"}
+        )
+        _footnote(figure, prediction)
+    else:
+        below = -66.0 / axes.high
+        figure.update_layout(
+            legend={"orientation": "h", "x": 0.0, "y": below, "yanchor": "top", "itemsizing": "constant"}
+        )
+    figure.update_xaxes(
+        title="arithmetic intensity at the level that binds, FLOP/byte"
+        if size.width > 600
+        else "FLOP/byte at the level that binds",
+        **_axis(axes.x, ""),
+    )
+    figure.update_yaxes(
+        title="attained rate per device, FLOP/s" if size.width > 600 else None, **_axis(axes.y, "FLOP/s")
+    )
+    return figure
+
+
+def _title(figure: Any, prediction: Prediction) -> None:
     names = prediction.provenance
     head = f"<b>Roofline: {names['model']} on {names['hardware']}, engine {names['engine']}</b>"
     figure.update_layout(
@@ -56,29 +88,18 @@ def roofline_chart(prediction: Prediction) -> Any:
             "x": 0.01,
             "y": 0.97,
             "yanchor": "top",
-        },
-        template="plotly_white",
-        width=WIDTH,
-        height=HEIGHT,
-        margin=MARGIN,
-        font={"family": "Helvetica, Arial, sans-serif", "size": 13, "color": "#222222"},
-        hoverlabel={"align": "left"},
-        legend={"x": 1.01, "y": 1.0, "title": {"text": "step and block"}, "itemsizing": "constant"},
+        }
     )
-    figure.update_xaxes(title="arithmetic intensity at the level that binds, FLOP/byte", **_axis(axes.x, ""))
-    figure.update_yaxes(title="attained rate per device, FLOP/s", **_axis(axes.y, "FLOP/s"))
-    _footnote(figure, prediction)
-    return figure
 
 
-def _axes(limits: Sequence[Roof], drawn: Sequence[Point]) -> Axes:
+def _axes(limits: Sequence[Roof], drawn: Sequence[Point], size: Size) -> Axes:
     peak = max((roof.per_s for roof in limits if roof.kind == "compute"), default=1e12)
     rates = [point.flop_per_s for point in drawn] or [peak / 100]
     intensities = [point.flop_per_byte for point in drawn] or [1.0]
     ridges = [ridge for _, _, ridge in ridge_points(limits)]
     low_y = max(min(rates), peak * 1e-7)
     x = (math.log10(min(*intensities, *ridges) / 7), math.log10(max(*intensities, *ridges) * 5))
-    return Axes((max(x[0], x[1] - 9), x[1]), (math.log10(low_y / 4), math.log10(peak * 3)))
+    return Axes((max(x[0], x[1] - 9), x[1]), (math.log10(low_y / 4), math.log10(peak * 3)), size)
 
 
 def _axis(span: tuple[float, float], unit: str) -> dict[str, Any]:
@@ -307,10 +328,11 @@ def _hover(point: Point) -> str:
     return "<br>".join(lines)
 
 
-def _footnote(figure: Any, prediction: Prediction) -> None:
+def undrawn_text(prediction: Prediction) -> str:
+    """What of the step has no point, in words; empty if everything has one."""
     missing = undrawn(prediction)
     if not missing:
-        return
+        return ""
     exchanged = sum(op.share for op in missing if op.kind == "collective" and op.phase == missing[0].phase)
     others = list(dict.fromkeys(op.op for op in missing if op.kind != "collective"))
     words = []
@@ -319,7 +341,11 @@ def _footnote(figure: Any, prediction: Prediction) -> None:
         words.append(f"not drawn, as they compute nothing or touch no memory: {shown}")
     if exchanged:
         words.append("collectives appear as one point per step at the link")
+    return "; ".join(words)
+
+
+def _footnote(figure: Any, prediction: Prediction) -> None:
     figure.add_annotation(
         x=0, y=0, xref="paper", yref="paper", yshift=-88, xanchor="left", yanchor="bottom", showarrow=False,
-        text="; ".join(words), font={"size": 11, "color": "#666666"},
+        text=undrawn_text(prediction), font={"size": 11, "color": "#666666"},
     )  # fmt: skip

@@ -9,8 +9,29 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-WIDTH, HEIGHT = 1200, 740
-MARGIN = {"l": 90, "r": 210, "t": 84, "b": 104}
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Pixels of a chart, and of the margins around its plot."""
+
+    width: int = 1200
+    height: int = 740
+    left: int = 90
+    right: int = 210
+    top: int = 84
+    bottom: int = 104
+
+    @property
+    def margin(self) -> dict[str, int]:
+        """As Plotly takes it."""
+        return {"l": self.left, "r": self.right, "t": self.top, "b": self.bottom}
+
+
+FULL = Size()
+"""A chart by itself."""
+COLUMN = Size(900, 640, 78, 12, 12, 118)
+"""A chart in a column of a page, with its legend below."""
+PHONE = Size(358, 560, 58, 6, 8, 190)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +40,7 @@ class Axes:
 
     x: tuple[float, float]
     y: tuple[float, float]
+    size: Size = FULL
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Pixels from the lower left corner of the plot."""
@@ -30,12 +52,12 @@ class Axes:
     @property
     def wide(self) -> float:
         """Pixels across the plot."""
-        return float(WIDTH - MARGIN["l"] - MARGIN["r"])
+        return float(self.size.width - self.size.left - self.size.right)
 
     @property
     def high(self) -> float:
         """Pixels up the plot."""
-        return float(HEIGHT - MARGIN["t"] - MARGIN["b"])
+        return float(self.size.height - self.size.top - self.size.bottom)
 
     @property
     def slope_degrees(self) -> float:

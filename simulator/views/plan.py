@@ -22,25 +22,26 @@ PALETTE = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#999933", "#AA4499", "#666666",
 )  # fmt: skip
 """Okabe and Ito's colours and some of Tol's, which colour-blind people can tell apart."""
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "hexagon")
 WIDTH = 1180
 
 
 def plan_text(plan: Plan) -> str:
     """The plan for a terminal."""
-    return as_text(_heading(plan), plan_blocks(plan))
+    return as_text(plan_heading(plan), plan_blocks(plan))
 
 
 def plan_html(plan: Plan) -> str:
     """The plan for a notebook."""
-    return as_html(_heading(plan), plan_blocks(plan))
+    return as_html(plan_heading(plan), plan_blocks(plan))
 
 
 def plan_blocks(plan: Plan) -> list[Block]:
     """The answer, the fleet, each type alone, what is in the way, and notes."""
-    blocks: list[Block] = [_result(plan), mix_table(plan)]
+    blocks: list[Block] = [result_section(plan), mix_table(plan)]
     if len(plan.singles) > 1:
         blocks.append(singles_table(plan))
-    blocks.append(_binding(plan))
+    blocks.append(binding_section(plan))
     if plan.notes:
         blocks.append(Section("Notes", tuple((note, "", "") for note in plan.notes)))
     return blocks
@@ -111,7 +112,8 @@ def _more(plan: Plan, single: Single) -> str:
     return f"{1.0 - plan.objective / single.objective:.1%}" if single.objective else ""
 
 
-def _result(plan: Plan) -> Section:
+def result_section(plan: Plan) -> Section:
+    """The fleet in sum."""
     rows = []
     if plan.objective_name != "money":
         rows.append((plan.objective_name, amount(plan.objective, plan.objective_name), status_words(plan)))
@@ -138,7 +140,8 @@ def _result(plan: Plan) -> Section:
     return Section("Answer", tuple(rows))
 
 
-def _binding(plan: Plan) -> Section:
+def binding_section(plan: Plan) -> Section:
+    """Limits and SLOs without which the fleet would be better."""
     rows = [
         (f"without {relief.constraint}", amount(relief.objective, plan.objective_name), _saves(relief.saving, plan))
         for relief in plan.binding
@@ -158,7 +161,8 @@ def _saves(saving: float, plan: Plan) -> str:
     return f"saves {amount(saving, plan.objective_name)} ({saving / plan.objective:.1%})"
 
 
-def _heading(plan: Plan) -> list[str]:
+def plan_heading(plan: Plan) -> list[str]:
+    """The plan's name, and a line per load."""
     lines = [f"Plan {plan.name}"]
     for load in plan.loads:
         sizes = f"{len(load)} sizes" if len(load) > 1 else load.labels[0]
@@ -195,17 +199,36 @@ def allocation_frame(plan: Plan) -> Any:
     return pd.DataFrame(rows)
 
 
-def plan_figure(plan: Plan) -> Any:
-    """Each type alone beside the mix, and which option serves which sizes, as a Plotly figure."""
+def plan_figure(plan: Plan, *, column: bool = False) -> Any:
+    """Each type alone beside the mix, and which option serves which sizes, as a Plotly figure.
+
+    `column`: one below the other, without title and as wide as its page.
+    """
     from plotly.subplots import make_subplots
 
+    layout: dict[str, Any] = {"cols": 2, "column_widths": [0.42, 0.58], "horizontal_spacing": 0.12}
+    rows = sum(one.objective is not None for one in plan.singles) + 1
+    if column:
+        layout = {"cols": 1, "row_heights": [34.0 * rows, 380.0], "vertical_spacing": 90.0 / (34.0 * rows + 470.0)}
     figure = make_subplots(
-        rows=1, cols=2, column_widths=[0.42, 0.58], horizontal_spacing=0.12,
+        rows=2 if column else 1, **layout,
         subplot_titles=(f"{UNITS[plan.objective_name]} of the mix and of each type alone", "Which requests go where"),
     )  # fmt: skip
     colors = {part.option.name: PALETTE[i % len(PALETTE)] for i, part in enumerate(plan.parts)}
     _draw_costs(figure, plan, colors)
-    _draw_allocation(figure, plan, colors)
+    _draw_allocation(figure, plan, colors, {"row": 2, "col": 1} if column else {"row": 1, "col": 2})
+    if column:
+        high = 34.0 * rows + 470.0
+        figure.update_layout(
+            template="plotly_white", height=int(high + 110), barmode="stack", margin={"l": 8, "r": 16, "t": 34, "b": 76},
+            font={"family": "system-ui, Helvetica, Arial, sans-serif", "size": 13, "color": "#222222"},
+            legend={"orientation": "h", "x": 0.0, "y": -58.0 / high, "yanchor": "top"}, bargap=0.25,
+        )  # fmt: skip
+        figure.update_annotations(font_size=14, xanchor="left", x=0.0)
+        figure.layout.annotations[0].text = UNITS[plan.objective_name]
+        figure.update_xaxes(title=None, row=1, col=1)
+        figure.update_yaxes(automargin=True, ticksuffix=" ")
+        return figure
     figure.update_layout(
         template="plotly_white",
         width=WIDTH,
@@ -259,7 +282,7 @@ def _draw_costs(figure: Any, plan: Plan, colors: Mapping[str, str]) -> None:
     figure.update_xaxes(title=UNITS[plan.objective_name], rangemode="tozero", row=1, col=1)
 
 
-def _draw_allocation(figure: Any, plan: Plan, colors: Mapping[str, str]) -> None:
+def _draw_allocation(figure: Any, plan: Plan, colors: Mapping[str, str], place: Mapping[str, int]) -> None:
     frame = allocation_frame(plan)
     frame = frame[frame["option"].isin(list(colors))]
     most = float(frame["requests_per_s"].max()) if len(frame) else 1.0
@@ -274,17 +297,17 @@ def _draw_allocation(figure: Any, plan: Plan, colors: Mapping[str, str]) -> None
             marker={
                 "size": 6.0 + 30.0 * np.sqrt(part["requests_per_s"] / most),
                 "color": colors[str(name)],
+                "symbol": SYMBOLS[list(colors).index(str(name)) % len(SYMBOLS)],
                 "opacity": 0.75,
                 "line": {"width": 1, "color": "white"},
             },
             customdata=part[["requests_per_s", "share", "instance_requests_per_s"]].to_numpy(),
             hovertemplate=f"<b>{name}</b><br>%{{x:.0f}} in, %{{y:.0f}} out<br>%{{customdata[0]:.3g}} requests/s "
             "(%{customdata[1]:.0%} of the bucket)<br>an instance serves %{customdata[2]:.3g}/s<extra></extra>",
-            row=1,
-            col=2,
+            **place,
         )
     for axis, title in ((figure.update_xaxes, "input tokens"), (figure.update_yaxes, "output tokens")):
-        axis(title=title, type="log", dtick=1, row=1, col=2)
+        axis(title=title, type="log", dtick=1, **place)
 
 
 def pareto_figure(records: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> Any:

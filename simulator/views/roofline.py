@@ -16,6 +16,7 @@ from simulator.units import in_engineering
 if TYPE_CHECKING:
     from simulator.cost.table import Table
     from simulator.predict import Predictor
+    from simulator.views.labels import Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +140,12 @@ def roofline_json(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def roofline_figure(prediction: Prediction) -> Any:
-    """The chart as a Plotly figure, 1200 x 740."""
+def roofline_figure(prediction: Prediction, size: Size | None = None) -> Any:
+    """The chart as a Plotly figure, 1200 x 740 where no size is given."""
     from simulator.views.chart import roofline_chart
+    from simulator.views.labels import FULL
 
-    return roofline_chart(prediction)
+    return roofline_chart(prediction, size or FULL)
 
 
 def ridge_points(found: Sequence[Roof]) -> list[tuple[Roof, Roof, float]]:

@@ -35,6 +35,16 @@ def simulation_html(simulation: Simulation) -> str:
 
 def simulation_blocks(simulation: Simulation) -> list[Block]:
     """The run, then each step."""
+    blocks: list[Block] = [run_section(simulation)]
+    for timeline in simulation.steps:
+        blocks += step_blocks(timeline)
+    for timeline in simulation.further:
+        blocks += _further_blocks(timeline)
+    return blocks
+
+
+def run_section(simulation: Simulation) -> Section:
+    """The whole run, beside the closed form."""
     closed = simulation.prediction
     rows = [
         ("time to first token", duration(simulation.ttft_s), f"closed form {duration(closed.ttft_s)}"),
@@ -50,12 +60,7 @@ def simulation_blocks(simulation: Simulation) -> list[Block]:
     ]
     if simulation.decode is None:
         del rows[1]
-    blocks: list[Block] = [Section("Run", tuple(rows))]
-    for timeline in simulation.steps:
-        blocks += step_blocks(timeline)
-    for timeline in simulation.further:
-        blocks += _further_blocks(timeline)
-    return blocks
+    return Section("Run", tuple(rows))
 
 
 def _further_blocks(timeline: Timeline) -> list[Block]:

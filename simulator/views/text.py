@@ -34,12 +34,12 @@ _COMPARED = (
 
 def prediction_text(prediction: Prediction) -> str:
     """The prediction for a terminal."""
-    return as_text(_heading(prediction), prediction_blocks(prediction))
+    return as_text(prediction_heading(prediction), prediction_blocks(prediction))
 
 
 def prediction_html(prediction: Prediction) -> str:
     """The prediction for a notebook."""
-    return as_html(_heading(prediction), prediction_blocks(prediction))
+    return as_html(prediction_heading(prediction), prediction_blocks(prediction))
 
 
 def prediction_blocks(prediction: Prediction) -> list[Block]:
@@ -47,7 +47,7 @@ def prediction_blocks(prediction: Prediction) -> list[Block]:
     blocks: list[Block] = [_time(prediction), _memory(prediction), _energy(prediction)]
     if prediction.advice:
         blocks.insert(2, Paragraph(f"It does not fit: {prediction.advice}."))
-    blocks += [_cost(prediction), _confidence(prediction)]
+    blocks += [_cost(prediction), confidence(prediction)]
     return blocks
 
 
@@ -167,12 +167,13 @@ def scenario_line(prediction: Prediction) -> str:
     return ", ".join(words)
 
 
-def _heading(prediction: Prediction) -> list[str]:
+def prediction_heading(prediction: Prediction) -> tuple[str, str]:
+    """What is predicted on what, and the shape of the work."""
     from simulator.mapping.machine import load_machine
 
     title = load_machine(prediction.scenario.hardware).title
     names = prediction.provenance
-    return [f"{names['model']} on {title} ({names['hardware']}), engine {names['engine']}", scenario_line(prediction)]
+    return f"{names['model']} on {title} ({names['hardware']}), engine {names['engine']}", scenario_line(prediction)
 
 
 def _time(prediction: Prediction) -> Section:
@@ -241,7 +242,8 @@ def _cost(prediction: Prediction) -> Section:
     return Section("Cost", ((f"USD per million {things}", value, price),))
 
 
-def _confidence(prediction: Prediction) -> Section:
+def confidence(prediction: Prediction) -> Section:
+    """What the prediction rests on."""
     provenance = prediction.provenance
     rows = [(f"calibration {provenance['calibration']}", provenance["tag"], _FOUNDED.get(provenance["tag"], ""))]
     rows += [("outside the measured range", "", reason) for reason in provenance.get("outside", ())]

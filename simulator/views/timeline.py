@@ -103,11 +103,15 @@ def _span(resource: str, found: list[Any]) -> Span:
     return Span(resource, op, start / PICOSECONDS, end / PICOSECONDS, tasks, critical)
 
 
-def timeline_figure(simulation: Simulation) -> Any:
-    """The chart as a Plotly figure: a column per step, and below them what the steps are part of."""
+def timeline_figure(simulation: Simulation, only: str | None = None) -> Any:
+    """The chart as a Plotly figure: a column per step, and below them what the steps are part of.
+
+    `only`: the step of that label alone, without a title and as wide as its page.
+    """
     from plotly.subplots import make_subplots
 
-    timelines, further = simulation.steps, simulation.further
+    timelines = [t for t in simulation.steps if only in (None, t.label)]
+    further = simulation.further if only is None else ()
     shown = [_rows(timeline) for timeline in timelines]
     most = max(len(names) for names in shown)
     heights = [28.0 * most + 30.0, 24.0 * most + 20.0, 190.0, *(28.0 * len(_rows(one)) + 30.0 for one in further)]
@@ -132,6 +136,17 @@ def timeline_figure(simulation: Simulation) -> Any:
         window = (0, int(np.sort(one.schedule.end)[: 16 * len(one.schedule.net.resources)].max()))
         _draw_spans(figure, one, _rows(one), {}, (row, 1), window, WIDTH * 0.8)
     names_of = simulation.prediction.provenance
+    if only is not None:
+        figure.update_layout(
+            template="plotly_white", height=int(sum(heights) + 270), barmode="overlay", bargap=0.25,
+            margin={"l": 4, "r": 30, "t": 34, "b": 100}, hoverlabel={"align": "left"},
+            font={"family": "Helvetica, Arial, sans-serif", "size": 12, "color": "#222222"},
+            legend={"orientation": "h", "x": 0.0, "y": -55.0 / (sum(heights) + 136.0), "yanchor": "top",
+                    "traceorder": "normal"},
+        )  # fmt: skip
+        figure.update_yaxes(automargin=True)
+        figure.update_annotations(font_size=13, xanchor="left", x=0.0)
+        return figure
     figure.update_layout(
         title={
             "text": f"<b>Timeline: {names_of['model']} on {names_of['hardware']}, engine {names_of['engine']}</b><br>"

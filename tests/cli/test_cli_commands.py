@@ -120,7 +120,7 @@ def test_narrower_formats_shrink_what_they_name(option: str, value: str) -> None
 
 def test_explain_adds_the_ops_to_the_json() -> None:
     found = answer("predict", *LLAMA, "--hardware", "A100", "--explain", "--json")
-    assert list(found) == [*CONTRACT, "ops"]
+    assert list(found) == [*CONTRACT, "ops", "waterfall", "energy_by_component_j"]
     for phase in ("prefill", "decode"):
         shares = [op["share"] for op in found["ops"] if op["phase"] == phase]
         assert sum(shares) == pytest.approx(1.0)

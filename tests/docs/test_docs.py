@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import dashboards
 import simulator
 import simulator as sim
 from simulator.spec.loader import parse_mapping
@@ -47,7 +48,9 @@ def test_snippets_run(page: Path) -> None:
 
 
 def modules() -> list[str]:
-    return [module.name for module in pkgutil.walk_packages(simulator.__path__, "simulator.") if not module.ispkg]
+    packages = ((simulator, "simulator."), (dashboards, "dashboards."))
+    found = (pkgutil.walk_packages(package.__path__, prefix) for package, prefix in packages)
+    return [module.name for part in found for module in part if not module.ispkg]
 
 
 @pytest.mark.parametrize("name", modules())

@@ -108,6 +108,30 @@ def test_heavy_libraries_stay_at_home(library: str) -> None:
                     assert path.name.startswith("torch_export"), dotted(path)
 
 
+DASHBOARDS = sorted((ROOT / "dashboards").rglob("*.py"))
+
+
+def test_dashboards_stand_on_everything_but_the_commands_and_carry_nothing() -> None:
+    assert DASHBOARDS
+    for path in DASHBOARDS:
+        for name, _, _ in imports(path):
+            first = name.split(".")[0]
+            assert first != "tests", path
+            # The table of commands and the listing of names are read; no command is run.
+            commands = ("simulator.cli.scenario", "simulator.cli.list")
+            assert not name.startswith("simulator.cli") or name.startswith(commands), f"{path} imports {name}"
+    for folder in ("validation", "examples"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert not [name for name, _, _ in imports(path) if name.split(".")[0] == "dashboards"], path
+
+
+def test_dash_is_loaded_by_the_server_alone() -> None:
+    """Answers are data: only what builds HTML, and what serves it, knows Dash and Flask."""
+    for path in DASHBOARDS:
+        found = {name.split(".")[0] for name, _, _ in imports(path)} & {"dash", "flask", "werkzeug"}
+        assert not found or path.stem in ("app", "components", "controls"), f"{path} imports {found}"
+
+
 def test_torch_and_dash_have_one_home_each() -> None:
     for folder, allowed in (("validation", ("microbench",)), ("dashboards", ()), ("examples", ())):
         for path in (ROOT / folder).rglob("*.py"):
@@ -123,7 +147,7 @@ def test_nothing_imports_the_validation() -> None:
         assert not [name for name, _, _ in imports(path) if name.split(".")[0] in ("validation", "tests", "dashboards")]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=dotted)
+@pytest.mark.parametrize("path", [*MODULES, *DASHBOARDS], ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_modules_are_short(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) < 400
 

@@ -6,8 +6,7 @@ import pytest
 
 import simulator as sim
 from simulator.result import Prediction
-from simulator.views.chart import HEIGHT, WIDTH
-from simulator.views.labels import Axes, Labels
+from simulator.views.labels import FULL, Axes, Labels
 from simulator.views.roofline import points, ridge_points, roofline_figure, roofline_json, roofs, undrawn
 
 SCENARIOS = {
@@ -49,9 +48,9 @@ def test_no_point_is_above_the_roofs(prediction: Prediction) -> None:
 
 def test_figure_shows_the_data(prediction: Prediction) -> None:
     figure = roofline_figure(prediction)
-    assert (figure.layout.width, figure.layout.height) == (WIDTH, HEIGHT)
-    assert WIDTH <= 1280
-    assert HEIGHT <= 800
+    assert (figure.layout.width, figure.layout.height) == (FULL.width, FULL.height)
+    assert FULL.width <= 1280
+    assert FULL.height <= 800
     lines = [trace for trace in figure.data if trace.mode == "lines"]
     assert [trace.name for trace in lines] == [roof.label for roof in roofs(prediction)]
     shown = [trace for trace in figure.data if trace.mode == "markers" and ": " in trace.name]
