@@ -11,6 +11,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -81,8 +82,32 @@ def names(kind: Kind) -> list[str]:
     return sorted({path.stem for path in files(kind)})
 
 
+@contextmanager
+def unchanged() -> Iterator[None]:
+    """Within it the folders are read once, not at every name: for long comparisons, while nobody adds or renames files."""
+    global _known
+    before = _known
+    _known = {} if before is None else before
+    try:
+        yield
+    finally:
+        _known = before
+
+
+_known: dict[Kind, dict[str, str]] | None = None
+"""The indexes read within `unchanged`."""
+
+
 def index(kind: Kind) -> dict[str, str]:
     """Normalised name or alias -> path. Read from a cache while no file has changed."""
+    if _known is None:
+        return _current(kind)
+    if kind not in _known:
+        _known[kind] = _current(kind)
+    return _known[kind]
+
+
+def _current(kind: Kind) -> dict[str, str]:
     paths = list(files(kind))
     stamps = tuple((str(path), path.stat().st_mtime_ns) for path in paths)
     return _index(kind, stamps)

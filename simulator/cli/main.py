@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "roofline": ("roofline", "Hierarchical roofline chart of a scenario's ops."),
     "simulate": ("simulate", "Event-driven timeline of one scenario: who waits for what."),
     "validate": ("validation.command", "Predictions against measurements: end-to-end runs and kernels."),
+    "regress": ("validation.regress", "Did predictions move or get worse, against the stored baselines?"),
     "calibrate": ("validation.microbench.command", "Measure this machine; write its device file and calibration."),
     "paper": ("validation.paper", "What a paper's technique does here, and what became of its claims."),
     "list": ("list", "Known hardware, models, techniques, papers and engines."),
