@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         CapacityError,
         GraphError,
         ImportFormatError,
+        InfeasiblePlanError,
         ScenarioError,
         SimulatorError,
         SpecError,
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from simulator.events.schedules import simulate_training
     from simulator.events.simulation import Simulation, simulate_scenario
     from simulator.mapping.machine import Machine, load_machine
+    from simulator.plan import plan
+    from simulator.plan.answer import Plan
+    from simulator.plan.pareto import pareto_front
     from simulator.predict import predict
     from simulator.result import OpCost, Prediction
     from simulator.scenario import Scenario, load_model
@@ -51,6 +55,8 @@ _WHERE = {
     "simulate_training": "events.schedules",
     "Machine": "mapping.machine",
     "load_machine": "mapping.machine",
+    "Plan": "plan.answer",
+    "pareto_front": "plan.pareto",
     "compare": "views.compare",
     "predictions_frame": "views.frames",
     "interval_chart": "views.intervals",
@@ -58,6 +64,7 @@ _WHERE = {
     "CapacityError": "errors",
     "GraphError": "errors",
     "ImportFormatError": "errors",
+    "InfeasiblePlanError": "errors",
     "ScenarioError": "errors",
     "SpecError": "errors",
     "TimelineError": "errors",
@@ -67,15 +74,17 @@ _WHERE = {
 }
 """Public name -> the module that defines it."""
 
-_CALLED = {"predict": "predict", "sweep": "run"}
+_CALLED = {"plan": "plan", "predict": "predict", "sweep": "run"}
 """Modules that are called like the function they are named after: `sim.predict(...)`."""
 
 __all__ = [
     "CapacityError",
     "GraphError",
     "ImportFormatError",
+    "InfeasiblePlanError",
     "Machine",
     "OpCost",
+    "Plan",
     "Prediction",
     "Scenario",
     "ScenarioError",
@@ -93,6 +102,8 @@ __all__ = [
     "interval_chart",
     "load_machine",
     "load_model",
+    "pareto_front",
+    "plan",
     "predict",
     "predict_training",
     "predictions_frame",

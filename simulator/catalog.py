@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from simulator.errors import Problem, SpecError, UnknownNameError, shorten
 
-Kind = Literal["hardware", "model", "engine", "technique", "calibration", "interval", "price"]
+Kind = Literal["hardware", "model", "engine", "technique", "calibration", "interval", "price", "traffic", "deployment"]
 
 _FOLDERS: dict[Kind, tuple[str, ...]] = {
     "hardware": tuple(
@@ -31,6 +31,8 @@ _FOLDERS: dict[Kind, tuple[str, ...]] = {
     "calibration": ("hardware/calibration",),
     "interval": ("hardware/interval",),
     "price": ("hardware/price",),
+    "traffic": ("workloads/traffic",),
+    "deployment": ("workloads/deployments",),
 }
 
 

@@ -98,6 +98,14 @@ class TimelineError(SimulatorError):
         super().__init__(f"task '{task}': {message}")
 
 
+class InfeasiblePlanError(SimulatorError):
+    """No fleet serves the load within the limits; names the constraints that would have to give way."""
+
+    def __init__(self, constraints: Sequence[str]) -> None:
+        self.constraints = tuple(constraints)
+        super().__init__("no fleet can serve this load: " + "; ".join(self.constraints))
+
+
 class ImportFormatError(SimulatorError):
     """A foreign file (config.json, ONNX, ...) that cannot be read as what it claims to be."""
 

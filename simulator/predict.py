@@ -193,11 +193,11 @@ class Predictor:
 
     def _turn(self, sequences: int, repeats: int, prompt: float, output: int, source: float) -> Turn:
         need = self.need(sequences, prompt, prompt + output, source)
-        placement, static = self._fastest(need, sequences, prompt, output, source)
+        placement, static = self.fastest(need, sequences, prompt, output, source)
         scratch = self.runner.scratch
         prefill, decode = tuple(scratch.prefill), tuple(scratch.decode)
         scenario = self.resolved.scenario
-        side_s, side_j = self._sides(sequences, source, scenario.images, placement.shares)
+        side_s, side_j = self.sides(sequences, source, scenario.images, placement.shares)
         if self.plain:
             return Turn(sequences, repeats, placement, static, static.ttft_s + side_s, side_j, prefill, decode)
         if self.schedule.chunk_tokens and output > 1:
@@ -252,7 +252,7 @@ class Predictor:
             for rule, _, _, (weight, kept) in self._parts
         )
 
-    def _fastest(
+    def fastest(
         self, need: Need, batch: int, prompt: float, output: int, source: float
     ) -> tuple[Placement, StaticBatch]:
         """The placement that fits and finishes first, and the batch timed with it."""
@@ -269,14 +269,18 @@ class Predictor:
             chosen = self.placer.place(need, self.options[0])
         static = self.runner.static_batch(batch, prompt, output, source, chosen.shares)
         if static.failed_op >= 0:
-            op, machine = self.runner.table.ops[int(static.failed_op)], self.resolved.machine
-            raise UnsupportedError(
-                f"'{op.name}' on {machine.name}: no unit that runs {op.kind} reaches its operands",
-                ["another placement (--place)", "an engine that uses further memories (--engine native)"],
-            )
+            raise self.cannot_run(int(static.failed_op))
         return chosen, static
 
-    def _sides(self, batch: int, source: float, images: int, shares: Shares) -> tuple[float, float]:
+    def cannot_run(self, op: int) -> UnsupportedError:
+        """The error of an op that no unit can run with its operands where they lie."""
+        return UnsupportedError(
+            f"'{self.runner.table.ops[op].name}' on {self.resolved.machine.name}: no unit that runs "
+            f"{self.runner.table.ops[op].kind} reaches its operands",
+            ["another placement (--place)", "an engine that uses further memories (--engine native)"],
+        )
+
+    def sides(self, batch: int, source: float, images: int, shares: Shares) -> tuple[float, float]:
         """Seconds and joules of the encoder and of the vision tower for the batch."""
         model = self.resolved.model
         if model.encoder is None and not images:

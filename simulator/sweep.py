@@ -123,18 +123,24 @@ def _predict_chunk(predictor: Predictor, points: NDArray[np.float64], answers: d
 
 def _resident(predictor: Predictor, points: NDArray[np.float64], replica: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Points whose weights, cache and activations all fit into the memory that activations lie in."""
+    if not stays_home(predictor):
+        return np.zeros(len(points), dtype=bool)
+    return np.asarray(
+        sum(needs(predictor, points, replica)) <= predictor.placer.room(predictor.placer.home), dtype=bool
+    )
+
+
+def stays_home(predictor: Predictor) -> bool:
+    """Whether everything lies in the memory of the activations where it fits there."""
     placer = predictor.placer
     if (placer.home, placer.home) not in predictor.options:
-        return np.zeros(len(points), dtype=bool)
-    if len(predictor.options) > 1 and any(
-        unit.near not in (None, placer.home) for unit in predictor.resolved.machine.units
-    ):
-        return np.zeros(len(points), dtype=bool)
-    needs = _needs(predictor, points, replica)
-    return np.asarray(sum(needs) <= placer.room(placer.home), dtype=bool)
+        return False
+    return len(predictor.options) == 1 or all(
+        unit.near in (None, placer.home) for unit in predictor.resolved.machine.units
+    )
 
 
-def _needs(
+def needs(
     predictor: Predictor, points: NDArray[np.float64], replica: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Weight, cache and activation bytes of one rank at each point, as `Predictor.need`."""
@@ -165,7 +171,7 @@ def _vectorised(
     points, replica = points[chosen], replica[chosen]
     batch, prompt = points[:, 0], points[:, 1]
     generated = points[:, 2] if model.decode else np.ones(len(points))
-    weight, cache, activation = _needs(predictor, points, replica)
+    weight, cache, activation = needs(predictor, points, replica)
     rows = np.stack([replica, prompt, generated, np.zeros(len(points))], axis=1)
     timed = predictor.runner.static_grid(rows, predictor.placer.all_at_home().shares)
     if (timed[:, S_FAILED] >= 0).any():

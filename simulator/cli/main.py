@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sweep": ("sweep", "Every point of a grid, to Parquet or CSV."),
     "roofline": ("roofline", "Hierarchical roofline chart of a scenario's ops."),
     "simulate": ("simulate", "Event-driven timeline of one scenario: who waits for what."),
+    "plan": ("plan", "The cheapest mix of hardware that serves a load within its SLO."),
     "validate": ("validation.command", "Predictions against measurements: end-to-end runs and kernels."),
     "regress": ("validation.regress", "Did predictions move or get worse, against the stored baselines?"),
     "calibrate": ("validation.microbench.command", "Measure this machine; write its device file and calibration."),

@@ -22,6 +22,8 @@ KINDS: dict[str, tuple[str, str, str]] = {
     "price": ("simulator.spec.price", "PriceTable", "hardware"),
     "sweep": ("simulator.spec.sweep", "SweepSpec", "workloads"),
     "guard": ("simulator.spec.guard", "GuardSpec", "workloads"),
+    "plan": ("simulator.spec.plan", "PlanSpec", "workloads"),
+    "traffic": ("simulator.spec.plan", "TrafficSpec", "workloads"),
 }
 """Kind -> the module and class that check it, and the folder whose `_schema` holds its schema."""
 

@@ -21,17 +21,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from simulator.cost import attention, batches, kernels, layout, smooth, steps
+from simulator.cost import attention, batches, kernels, layout, serving, smooth, steps
 
 KERNELS = (smooth, attention, kernels)
 """What times one op, in the order of use."""
 
 
 @lru_cache(maxsize=1)
-def arithmetic() -> tuple[Any, Any]:
-    """`simulator.cost.steps` and `simulator.cost.batches` with their functions compiled."""
-    *_, compiled_steps, compiled_batches = compile_modules((*KERNELS, steps, batches))
-    return compiled_steps, compiled_batches
+def arithmetic() -> tuple[Any, Any, Any]:
+    """`simulator.cost.steps`, `simulator.cost.batches` and `simulator.cost.serving` with their functions compiled."""
+    *_, compiled_steps, compiled_batches, compiled_serving = compile_modules((*KERNELS, steps, batches, serving))
+    return compiled_steps, compiled_batches, compiled_serving
 
 
 def compile_modules(modules: Sequence[ModuleType], what: str = "the cost arithmetic") -> list[ModuleType]:

@@ -5,6 +5,7 @@ The most specific calibration wins: the device's own, its architecture's, its cl
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -40,6 +41,8 @@ class Engine:
     memory_fraction: float
     workspace_bytes: float
     max_batched_tokens: float
+    mixes_prefill: bool
+    max_sequences: float
     spills: bool
     collective_wait_s: float
     one_shot: bool
@@ -84,6 +87,8 @@ def _load_engine(path: Path, stamp: int) -> Engine:
         memory_fraction=spec.memory_fraction.value,
         workspace_bytes=spec.workspace.value,
         max_batched_tokens=spec.max_batched_tokens.value,
+        mixes_prefill=spec.mixes_prefill,
+        max_sequences=spec.max_sequences.value if spec.max_sequences else math.inf,
         spills=spec.spills,
         collective_wait_s=spec.collective_wait.value,
         one_shot=spec.all_reduce == "one_shot",

@@ -61,6 +61,10 @@ PLACE_WEIGHT, PLACE_CACHE, PLACE_ACTIVATION, NUM_PLACES = range(4)
 # What `kernels.static_batch` returns.
 S_TTFT, S_TPOT, S_PREFILL_J, S_STEP_J, S_FAILED, S_PREFILL_DEVICE, S_STEP_DEVICE, NUM_STATIC = range(8)
 
+# What `serving.serve` returns, of one replica: seconds between completions, latencies, a mean step, one in which all decode,
+# one with prompts, share of the time that prompts add, joules of one rank per request.
+V_CYCLE, V_TTFT, V_TPOT, V_STEP, V_DECODE, V_PROMPT, V_SHARE, V_JOULES, V_FAILED, NUM_SERVED = range(10)
+
 
 Floats = Any
 """A list of floats for the interpreter, an array for Numba."""

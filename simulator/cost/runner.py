@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from simulator.cost import batches, steps
-from simulator.cost.layout import NUM_STATIC, R_ENERGY, HostRow, Scratch, Tables
+from simulator.cost import batches, serving, steps
+from simulator.cost.layout import NUM_SERVED, NUM_STATIC, R_ENERGY, HostRow, Scratch, Tables
 from simulator.cost.table import Table, as_arrays, flat
 
 COMPILE_AFTER_CALLS = 40
@@ -16,6 +16,10 @@ COMPILE_AFTER_CALLS = 40
 
 Shares = tuple[tuple[float, ...], ...]
 """`Placement.shares`: rows of weights, cache and activations, and four more rows per further part."""
+
+
+ALONE = (0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+"""Nothing runs beside the network: the `beside` of `serving.serve`."""
 
 
 class StaticBatch(NamedTuple):
@@ -33,7 +37,8 @@ class StaticBatch(NamedTuple):
 class Runner:
     """Evaluates a table at steps and at static batches."""
 
-    __slots__ = ("_batches", "_calls", "_compiled", "_places", "_rows", "_stages", "_steps", "host", "scratch", "table")
+    __slots__ = ("_batches", "_calls", "_compiled", "_places", "_rows", "_serving", "_stages", "_steps",
+                 "host", "scratch", "table")  # fmt: skip
 
     def __init__(self, table: Table, host: HostRow, stages: int = 1) -> None:
         self.table, self.host = table, host
@@ -42,6 +47,7 @@ class Runner:
         self._compiled = False
         self._steps: Any = steps
         self._batches: Any = batches
+        self._serving: Any = serving
         self._rows: dict[str, Any] = flat(table)
         self._places: dict[Shares, Tables] = {}
         columns, memories = table.columns, len(table.memory_names)
@@ -65,7 +71,7 @@ class Runner:
 
         from simulator.cost.compiled import arithmetic
 
-        self._steps, self._batches = arithmetic()
+        self._steps, self._batches, self._serving = arithmetic()
         self._rows = as_arrays(self.table)
         self._places = {}
         self.scratch = Scratch(*(np.zeros(np.shape(buffer)) for buffer in self.scratch))
@@ -87,6 +93,42 @@ class Runner:
         self.compile()
         answers = np.empty((len(points), NUM_STATIC))
         self._batches.static_grid(points, self._stages, self._tables(shares), self.scratch, answers)
+        return answers
+
+    def serve(
+        self,
+        point: tuple[float, float, float, float],
+        budget: float,
+        mixes: bool,
+        shares: Shares,
+        beside: tuple[float, ...] = ALONE,
+    ) -> list[float]:
+        """`serving.serve` at one point (requests at work, prompt, output, source): its V_ columns."""
+        tables = self._tables(shares)
+        if self._compiled:
+            import numpy as np
+
+            answers = self.serve_grid(np.array([point], dtype=np.float64), budget, mixes, shares, beside)
+            return list(answers[0].tolist())
+        answer = [0.0] * NUM_SERVED
+        flight, prompt, output, source = map(float, point)
+        self._serving.serve(
+            False, flight, prompt, output, source, float(budget), float(mixes), beside, self._stages, tables,
+            self.scratch, answer,
+        )  # fmt: skip
+        return answer
+
+    def serve_grid(
+        self, points: Any, budget: float, mixes: bool, shares: Shares, beside: tuple[float, ...] = ALONE
+    ) -> Any:
+        """`serving.serve_grid`: (P, 4) points in, (P, NUM_SERVED) answers out. Always compiled."""
+        import numpy as np
+
+        self.compile()
+        answers = np.empty((len(points), NUM_SERVED))
+        self._serving.serve_grid(
+            points, float(budget), float(mixes), beside, self._stages, self._tables(shares), self.scratch, answers
+        )
         return answers
 
     def step(self, slices: tuple[tuple[float, ...], ...], shares: Shares) -> int:

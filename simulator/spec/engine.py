@@ -66,6 +66,11 @@ class EngineSpec(Spec):
 
     max_batched_tokens: Count
     """Most prompt tokens in one step; longer prompts are cut into chunks."""
+    mixes_prefill: bool = False
+    """When serving, prompts ride in the steps of running decodes, all within `max_batched_tokens`; otherwise they have steps
+    of their own, for which the decodes wait."""
+    max_sequences: Count | None = None
+    """Most sequences in flight at a time when serving; no limit where it is not given."""
     spills: bool = False
     """Uses further memories (host DRAM, DDR tier, flash) when the first is full."""
     rounds_inputs: bool = False

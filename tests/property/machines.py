@@ -112,7 +112,7 @@ def engines(draw: st.DrawFn) -> Engine:
         norm_kernels=float(draw(st.integers(1, 3))), compute_factor=1.0, bandwidth_factor=1.0,
         memory_fraction=draw(st.sampled_from([0.8, 0.95, 1.0])), workspace_bytes=0.0,
         max_batched_tokens=float(draw(st.sampled_from([256, 2048, 8192]))), spills=draw(st.booleans()),
-        one_shot=draw(st.booleans()), rounds_inputs=draw(st.booleans()),
+        mixes_prefill=draw(st.booleans()), one_shot=draw(st.booleans()), rounds_inputs=draw(st.booleans()),
     )  # fmt: skip
 
 

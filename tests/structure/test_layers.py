@@ -30,6 +30,7 @@ LEVEL = {
 UPWARD = {
     ("result", "views"),
     ("simulation", "views"),
+    ("answer", "views"),
     ("__init__", "views"),
     ("__init__", "root"),
     ("catalog", "spec"),

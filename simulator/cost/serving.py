@@ -1,0 +1,160 @@
+"""Continuous batching in steady state: the steps that serve one request after another at a constant number in flight.
+
+Knows what prompts and decodes cost together in a step, not who arrives when. In the subset of Python that Numba compiles,
+as `simulator.cost.kernels`. `t` is a `Tables`, `s` a `Scratch`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from simulator.cost.batches import decode_seconds, prefill_seconds
+from simulator.cost.layout import (
+    R_ENERGY,
+    S_PREFILL_J,
+    S_STEP_J,
+    S_TPOT,
+    S_TTFT,
+    V_CYCLE,
+    V_DECODE,
+    V_FAILED,
+    V_JOULES,
+    V_PROMPT,
+    V_SHARE,
+    V_STEP,
+    V_TPOT,
+    V_TTFT,
+    Scratch,
+    Tables,
+)
+from simulator.cost.steps import static_joules, step_seconds, time_step
+
+
+def together(others: float, steps: float) -> float:
+    """Mean number of prompts that start in one step, of those in which any does: with `others` in flight beside the one
+    that starts, each done after `steps` steps, their arrivals within a step are Poisson of mean r = others / steps, and
+    r / (1 - e^-r) arrive if any does.
+
+    >>> together(0.0, 100.0), round(together(100.0, 100.0), 3)
+    (1.0, 1.582)
+    """
+    if others <= 0.0:
+        return 1.0
+    if steps <= 0.0:
+        return others + 1.0
+    mean = others / steps
+    return min(others + 1.0, mean / (1.0 - math.exp(-mean)))
+
+
+def riding(flight: float, prompts: float, fresh: float, steps: float, budget: float, host_tokens: float) -> float:
+    """Sequences that decode beside the prompts of a step of at most `budget` tokens, of `flight` in the loop.
+
+    `prompts` prompts of `fresh` tokens start together if the budget allows; all others decode. Every request needs
+    `steps` decodes and brings fresh / c steps with c prompt tokens each, so at most steps x c / fresh can ride: beyond,
+    every step carries prompts and the rest waits. With c = budget - decodes, that is steps x budget / (fresh + steps).
+
+    >>> riding(8.0, 1.0, 500.0, 100.0, 8192.0, 1.0)
+    7.0
+    >>> riding(200.0, 1.0, 8000.0, 100.0, 2048.0, 1.0) < 100 * 2048 / 8000
+    True
+    """
+    found = flight - prompts
+    if prompts * fresh > budget - found * host_tokens:
+        found = flight - 1.0
+        if fresh > host_tokens:
+            found = min(found, max(flight - prompts, (flight - budget / fresh) / (1.0 - host_tokens / fresh)))
+    return max(0.0, min(found, steps * budget / (fresh + steps * host_tokens)))
+
+
+def mixed_step(
+    decoding: float, sequences: float, query: float, past: float, sampled: float, context: float, source: float,
+    t: Tables, s: Scratch,
+) -> int:  # fmt: skip
+    """One step of prompts (`sequences` x `query` tokens after `past`) and decodes; the op that failed, or -1."""
+    host = t.host
+    parts = (
+        (sequences, query, past, source, sampled),
+        (decoding * host.samples, host.step_tokens, min(context, host.past_limit), source, host.sampled_tokens),
+    )
+    return time_step(t.all, parts, t, s)
+
+
+def serve(
+    dense_known: bool, flight: float, prompt: float, output: float, source: float, budget: float, mixes: float,
+    beside: Any, stages: float, t: Tables, s: Scratch, answer: Any,
+) -> None:  # fmt: skip
+    """The steady state of one replica with `flight` requests at work. `answer` gets the V_ columns.
+
+    Between two completions a loop makes `starts` steps with prompts, in which `rides` sequences decode beside them and
+    `starting` requests have no token yet, and `steps` steps in which all decode. Pipeline stages are as many loops side by
+    side, each with its share of the requests. Where prompts do not ride with decodes (`mixes` 0), they have steps of their
+    own, for which the others wait. `beside`: (s, J) per request before its first token, (s, J) per step of drafts, the
+    share of the drafts that proceeds beside the step, passes of a prompt.
+    """
+    host = t.host
+    loops = min(stages, flight)
+    own = flight / loops
+    needed = max(0.0, output - 1.0) / host.gained_tokens
+    fresh = max(1.0, prompt - max(host.known_tokens, host.known_share * prompt))
+    prompts = together(own - 1.0, needed)
+    rides = 0.0
+    if mixes > 0.0:
+        rides = riding(own, prompts, fresh, needed, budget, host.step_tokens)
+    if rides > 0.0:
+        tokens = min(prompts * fresh, budget - rides * host.step_tokens)
+        starts = fresh / tokens
+        starting = own - rides
+        sequences = max(1.0, tokens / fresh)
+        query = min(tokens, fresh)
+        past = prompt - fresh + 0.5 * (fresh - query)
+        context = prompt - 0.5 + 0.5 * (output - 1.0)
+        failed = mixed_step(rides, sequences, query, past, query / fresh, context, source, t, s)
+        start_s = step_seconds(s.totals, host, rides + sequences, False)
+        start_j = s.totals[R_ENERGY] + static_joules(s.totals, start_s, t.power)
+    else:
+        starts = 1.0 / prompts
+        starting = prompts
+        failed = prefill_seconds(prompts, prompt, source, stages, t, s)
+        start_s = s.result[S_TTFT]
+        start_j = s.result[S_PREFILL_J]
+    if failed < 0:
+        failed = decode_seconds(dense_known, flight, prompt, output, source, stages, t, s)
+    step_s = s.result[S_TPOT] * host.gained_tokens
+    step_j = s.result[S_STEP_J] * host.gained_tokens / loops
+    first_s, first_j, draft_s, draft_j, overlap, passes = beside
+    drafted_s = draft_s - overlap * min(draft_s, step_s)
+    step_s += drafted_s
+    step_j += draft_j
+    start_s *= passes
+    start_j *= passes
+    if rides > 0.0:
+        start_s += drafted_s
+        start_j += draft_j
+    steps = max(0.0, (needed - starts * rides) / own)
+    cycle = starts * start_s + steps * step_s + first_s
+    first = starting * starts * start_s + first_s
+    answer[V_CYCLE] = cycle / loops
+    answer[V_TTFT] = first
+    answer[V_TPOT] = max(0.0, own * cycle - first) / max(1.0, output - 1.0)
+    answer[V_STEP] = (cycle - first_s) / (starts + steps)
+    answer[V_DECODE] = step_s
+    answer[V_PROMPT] = start_s
+    answer[V_SHARE] = max(0.0, 1.0 - needed / own * step_s / cycle)
+    answer[V_JOULES] = starts * start_j + steps * step_j + first_j
+    answer[V_FAILED] = float(failed)
+
+
+def serve_grid(
+    points: Any, budget: float, mixes: float, beside: Any, stages: float, t: Tables, s: Scratch, answers: Any
+) -> None:
+    """`serve` at many points: rows of (requests at work, prompt, output, source), best in order of requests at work."""
+    dense_flight = -1.0
+    dense_source = -1.0
+    for p in range(len(points)):
+        flight, prompt, output, source = points[p][0], points[p][1], points[p][2], points[p][3]
+        known = dense_flight == flight and dense_source == source
+        serve(known, flight, prompt, output, source, budget, mixes, beside, stages, t, s, answers[p])
+        if output > 1.0 and answers[p][V_FAILED] < 0.0:
+            dense_flight = flight
+            dense_source = source
