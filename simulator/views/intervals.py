@@ -73,24 +73,29 @@ def interval_chart(
             marker={"size": 11, "color": PALETTE[position % len(PALETTE)]},
             name=tag,
         )
-    if limit is not None:
-        figure.add_vline(x=limit / factor, line_dash="dash", line_color="#666666", annotation_text="limit")
     ends = [high.max(), limit or 0.0], [low[low > 0].min(), limit or math.inf]
     wide = len(known) > 0 and max(ends[0]) > _LOGARITHMIC * min(ends[1])
+    if limit is not None:
+        figure.add_vline(x=limit / factor, line_dash="dash", line_color="#666666")
+        # Text on a logarithmic axis stands at the logarithm, a line at the value.
+        at = math.log10(limit / factor) if wide else limit / factor
+        figure.add_annotation(x=at, y=1.0, yref="paper", yanchor="bottom", text="limit", showarrow=False)
     figure.update_layout(
         title=title,
         template="plotly_white",
-        height=140 + 34 * max(1, len(known)),
+        height=180 + 34 * max(1, len(known)),
         width=900,
+        margin={"t": 60, "b": 60, "l": 20, "r": 20},
         legend_title_text="founded on",
         showlegend=len(figure.data) > 1 or "tag" in known.columns,
     )
+    named = key.removesuffix("_s") if unit else key.replace("per_s", "per_second")
     figure.update_xaxes(
-        title=f"{key.removesuffix('_s').replace('_', ' ')}{f', {unit}' if unit else ''}, with its 90% interval",
+        title=f"{named.replace('_', ' ')}{f', {unit}' if unit else ''}, with its 90% interval",
         type="log" if wide else "linear",
         rangemode="tozero" if not wide else None,
     )
-    figure.update_yaxes(categoryorder="array", categoryarray=list(names)[::-1])
+    figure.update_yaxes(categoryorder="array", categoryarray=list(names)[::-1], automargin=True, ticksuffix="  ")
     return figure
 
 

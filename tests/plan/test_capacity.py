@@ -73,7 +73,9 @@ def test_looser_slos_and_lower_percentiles_never_serve_less() -> None:
     named = {"service_cv2": 1.0, "arrival_cv": 1.0, "max_utilization": 0.95}
     rates = [within_slo(curves, Slo(e2el_s=s, percentile=95.0), **named).requests_per_s for s in (1.2, 1.5, 2.0, 5.0)]
     assert rates == sorted(rates)
-    rates = [within_slo(curves, Slo(e2el_s=2.0, percentile=p), **named).requests_per_s for p in (99.9, 99.0, 90.0, 60.0)]
+    rates = [
+        within_slo(curves, Slo(e2el_s=2.0, percentile=p), **named).requests_per_s for p in (99.9, 99.0, 90.0, 60.0)
+    ]
     assert rates == sorted(rates)
     burst = [
         within_slo(curves, Slo(e2el_s=2.0, percentile=95.0), **{**named, "arrival_cv": cv}).requests_per_s
