@@ -11,17 +11,18 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from simulator.errors import UnitError, close_matches
-from simulator.result import KEYS
 from simulator.spec.loader import Spec
 from simulator.units import CAPACITY, MONEY, NUMBER, POWER, TIME, Dimension, parse
 
 ENERGY: Dimension = (0, 0, 0, 1, 0)
 DIMENSIONS: dict[str, Dimension] = {
-    key: NUMBER if key.endswith("tokens_per_s") else dimension
-    for ending, dimension in (("_s", TIME), ("_bytes", CAPACITY), ("_w", POWER), ("_j", ENERGY))
-    for key in KEYS
-    if key.endswith(ending)
-} | {"energy_j_per_output_token": ENERGY, "usd_per_million_output_tokens": MONEY}
+    **dict.fromkeys(("ttft_s", "tpot_s", "e2el_s"), TIME),
+    **dict.fromkeys(("output_tokens_per_s", "total_tokens_per_s"), NUMBER),
+    **dict.fromkeys(("weight_bytes", "kv_bytes", "activation_bytes", "memory_bytes", "capacity_bytes"), CAPACITY),
+    **dict.fromkeys(("prefill_energy_j", "energy_j_per_output_token"), ENERGY),
+    "power_w": POWER,
+    "usd_per_million_output_tokens": MONEY,
+}
 """Quantities that a limit can be set on, and what their unit measures."""
 WORDS = ("fits", "bound")
 """Quantities that are compared for being equal."""

@@ -175,7 +175,7 @@ def _by_group(found: Outcome) -> list[Sequence[str]]:
     by: dict[str, list[Move]] = defaultdict(list)
     for move in found.moved:
         by[move.group].append(move)
-    rows = []
+    rows: list[Sequence[str]] = []
     for group in sorted(by):
         changes = [move.change for move in by[group] if move.change is not None]
         middle = f"{statistics.median(changes):+.2%}" if changes else ""
