@@ -47,13 +47,17 @@ def command(
     ridgeline regress --update
     ridgeline regress --markdown summary.md --junit results.xml
     """
+    from simulator.errors import SimulatorError
     from simulator.views.records import to_json
     from validation.gate import outcome, report, store
 
     folder = baselines or store.FOLDER
     current = compute(only or PARTS, scenarios)
     if update:
-        before = outcome.compare(current, folder) if any(folder.glob("*/*.csv")) else None
+        try:
+            before = outcome.compare(current, folder)
+        except SimulatorError:
+            before = None  # None yet, or broken by a merge: they are written anew.
         outcome.update(current, folder, whole=not only)
     found = outcome.compare(current, folder)
     if update:

@@ -289,6 +289,16 @@ def test_bad_baselines_end_with_2_and_no_traceback(gate: Any, tmp_path: Path) ->
     assert "Traceback" not in found.stderr
 
 
+def test_an_update_mends_what_a_merge_broke(gate: Any, tmp_path: Path) -> None:
+    gate("--update")
+    path = tmp_path / "baselines" / "predictions" / "gpu.csv"
+    whole = path.read_text()
+    path.write_text("<<<<<<< ours\n" + whole + "=======\n" + whole + ">>>>>>> theirs\n")
+    assert gate().exit_code == 2
+    assert gate("--update").exit_code == 0
+    assert path.read_text() == whole
+
+
 def test_a_broken_law_fails_an_update_too(gate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(laws, "FACTOR", 0.5)
     found = gate("--update")
