@@ -8,12 +8,14 @@ TORCH ?= torch==2.13.0
 RUN := $(abspath $(VENV))/bin
 SOURCES := $(shell find simulator hardware workloads -name '*.py' -o -name '*.yaml' 2>/dev/null)
 
-.PHONY: demo test lint types bench accuracy docs clean help
+.PHONY: demo test lint types bench regress notebooks accuracy docs clean help
 
 help:
 	@echo "make demo   Llama-3.1-8B on eight kinds of hardware: a table, and rooflines in out/"
 	@echo "make test   all tests      make lint   ruff      make types   mypy --strict"
 	@echo "make accuracy  every accuracy figure, interval and picture again, from the measured tables (3 min)"
+	@echo "make regress  did predictions move or get worse, against validation/baselines (30 s); UPDATE=1 writes them"
+	@echo "make notebooks  the notebooks of examples/, run, as HTML in out/notebooks"
 	@echo "make bench  speed          make docs   generated pages and pasted output      make clean"
 
 $(VENV)/bin/python:
@@ -45,6 +47,14 @@ types: $(VENV)/.developed
 
 bench: $(VENV)/.developed
 	$(RUN)/python validation/bench.py
+
+# The gate: predictions, accuracy and laws against the stored ones; UPDATE=1 makes the present ones the baselines.
+regress: $(VENV)/.developed
+	$(RUN)/ridgeline regress $(if $(UPDATE),--update)
+
+# Stored without outputs, which would be stale with the next prediction that moves; the tests run them.
+notebooks: $(VENV)/.developed
+	PLOTLY_RENDERER=notebook $(RUN)/jupyter nbconvert --to html --execute --output-dir out/notebooks examples/*.ipynb
 
 # After any change of the cost model or of a calibration: intervals, residuals, docs/accuracy.md and its pictures.
 accuracy: $(VENV)/.developed

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from simulator.sweep import run as sweep
     from simulator.train import TrainingPrediction, TrainingScenario, predict_training
     from simulator.views.compare import compare
+    from simulator.views.frames import predictions_frame
+    from simulator.views.intervals import interval_chart
 
 _WHERE = {
     "Scenario": "scenario",
@@ -56,6 +58,8 @@ _WHERE = {
     "Plan": "plan.answer",
     "pareto_front": "plan.pareto",
     "compare": "views.compare",
+    "predictions_frame": "views.frames",
+    "interval_chart": "views.intervals",
     "SimulatorError": "errors",
     "CapacityError": "errors",
     "GraphError": "errors",
@@ -95,12 +99,14 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "compare",
+    "interval_chart",
     "load_machine",
     "load_model",
     "pareto_front",
     "plan",
     "predict",
     "predict_training",
+    "predictions_frame",
     "simulate_scenario",
     "simulate_training",
     "sweep",

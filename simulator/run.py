@@ -56,14 +56,20 @@ class BatchRun:
     """Of the whole batch on one rank."""
 
     def _micro_steps(self, turn: Turn) -> float:
-        """Decode steps of micro-batches in one batch of a turn."""
-        return (self.generated - 1.0) * min(self.predictor.resolved.parallelism.pp, turn.sequences)
+        """Decode steps of micro-batches in one batch of a turn: fewer than tokens where a step gains several."""
+        schedule = self.predictor.schedule
+        steps = (self.generated - 1.0) / schedule.gained_tokens * schedule.padding
+        return steps * min(self.predictor.resolved.parallelism.pp, turn.sequences)
 
     def _totals(self) -> tuple[float, ...]:
         """The whole run on one rank of a pipeline's whole length."""
         return tuple(
             sum(
-                turn.repeats * (turn.prefill_totals[column] + self._micro_steps(turn) * turn.decode_totals[column])
+                turn.repeats
+                * (
+                    turn.prefill_totals[column] * self.predictor.schedule.passes
+                    + self._micro_steps(turn) * turn.decode_totals[column]
+                )
                 for turn in self.turns
             )
             for column in range(len(self.turns[0].prefill_totals))
@@ -140,21 +146,39 @@ class BatchRun:
         return max(found, key=lambda name: found[name])
 
     def energy_by_component_j(self, prediction: Prediction) -> dict[str, float]:
-        """Joules of the run; what the dynamic parts leave is static."""
+        """Joules of the run; what the dynamic parts leave is static. Copies between memories are of the links."""
         parallelism = self.predictor.resolved.parallelism
         replicas = parallelism.tp * parallelism.dp
         totals = [value * replicas for value in self._totals()]
         side_j = sum(turn.repeats * turn.side_j for turn in self.turns) * replicas
+        drafts_j = self._drafts_j() * replicas
         parts = {"compute": totals[R_COMPUTE_J], "cache": totals[R_CACHE_J], "links": totals[R_LINK_J]}
         names = self.predictor.runner.table.memory_names
         for position, name in enumerate(names):
             joules = totals[R_MEMORY + len(names) + position]
             if joules:
                 parts[f"memory {name}"] = joules
+        parts["links"] += max(0.0, totals[R_ENERGY] - sum(parts.values()))
         if side_j:
             parts["encoder and vision"] = side_j
-        parts["static"] = max(0.0, prediction.energy_j - totals[R_ENERGY] - side_j)
+        if drafts_j:
+            parts["drafts"] = drafts_j
+        parts["static"] = max(0.0, prediction.energy_j - totals[R_ENERGY] - side_j - drafts_j)
         return parts
+
+    def _drafts_j(self) -> float:
+        """What drafting takes on one rank."""
+        predictor, schedule = self.predictor, self.predictor.schedule
+        if predictor.helpers.idle:
+            return 0.0
+        return sum(
+            turn.repeats
+            * predictor.helpers.beside(turn.sequences, self.prompt, self.generated, predictor.cache).step_j
+            / schedule.gained_tokens
+            * schedule.padding
+            * (self.generated - 1.0)
+            for turn in self.turns
+        )
 
     def advice(self) -> str | None:
         """What would make it fit, where it does not."""

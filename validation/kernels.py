@@ -20,7 +20,7 @@ from simulator.mapping.machine import Machine, load_machine
 from simulator.spec.engine import Calibration
 from simulator.spec.interval import Tag
 from validation.score import score, score_by
-from validation.shapes import COLLECTIVE, Family, Numbers, family_of
+from validation.shapes import COLLECTIVE, DECODE, Family, Numbers, family_of
 from validation.timing import beats_light, prepare, speed_of_light
 from validation.torch_shapes import torch_family
 
@@ -130,7 +130,9 @@ def _predicted(
         return pd.DataFrame(columns=list(ROW)), lost
     calibration = calibrate(machine)
     seconds = kernels.seconds(calibration)
-    ideal = speed_of_light(whole, machine, engine, family, calibration)
+    ideal = np.full(len(table), np.nan)
+    if baseline or family is DECODE:
+        ideal = speed_of_light(whole, machine, engine, family, calibration)
     impossible = beats_light(ideal, table, machine, family)
     tag: Tag = "in-grid" if machine.device in calibration.devices else "transferred"
     founding = Founding(tag if calibration.tag == "in-grid" else calibration.tag, "measured")

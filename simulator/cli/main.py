@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("simulate", "Event-driven timeline of one scenario: who waits for what."),
     "plan": ("plan", "The cheapest mix of hardware that serves a load within its SLO."),
     "validate": ("validation.command", "Predictions against measurements: end-to-end runs and kernels."),
+    "regress": ("validation.regress", "Did predictions move or get worse, against the stored baselines?"),
     "calibrate": ("validation.microbench.command", "Measure this machine; write its device file and calibration."),
     "paper": ("validation.paper", "What a paper's technique does here, and what became of its claims."),
     "dashboard": ("dashboards.command", "What-if, roofline, comparison, timeline and papers in a browser."),

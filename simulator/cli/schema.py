@@ -21,6 +21,7 @@ KINDS: dict[str, tuple[str, str, str]] = {
     "interval": ("simulator.spec.interval", "Intervals", "hardware"),
     "price": ("simulator.spec.price", "PriceTable", "hardware"),
     "sweep": ("simulator.spec.sweep", "SweepSpec", "workloads"),
+    "guard": ("simulator.spec.guard", "GuardSpec", "workloads"),
     "plan": ("simulator.spec.plan", "PlanSpec", "workloads"),
     "traffic": ("simulator.spec.plan", "TrafficSpec", "workloads"),
 }

@@ -139,6 +139,7 @@ def new_rules(recipe: Recipe, *rules: Rule) -> Recipe:
     return replace(recipe, rules=(*recipe.rules, *rules))
 
 
+@lru_cache(maxsize=256)
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     return get_type_hints(function)
 

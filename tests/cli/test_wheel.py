@@ -38,3 +38,12 @@ def test_installed_wheel_works_elsewhere(tmp_path: Path) -> None:
     arguments = ("predict", "--model", "llama-3.1-8b", "--hardware", "A100", "--json")
     assert json.loads(run("-m", "simulator.cli.main", *arguments))["fits"] is True
     assert (target / "bin" / "ridgeline").exists()
+
+    # Without the measured tables the gate says what it does not check; the pytest plugin is found by its entry point.
+    gate = run("-m", "simulator.cli.main", "regress", "--only", "runs", "--only", "kernels")
+    assert "Not checked: measured runs, which is not part of this installation." in gate
+    (elsewhere / "one.ridgeline.yaml").write_text(
+        "scenarios: [{name: one, model: gpt2, hardware: A100, expect: {fits: true, tpot_s: <= 1 s}}]\n"
+    )
+    tests = run("-m", "pytest", "-q", "-p", "no:dash", "-p", "no:cacheprovider", "-W", "error")
+    assert "2 passed" in tests

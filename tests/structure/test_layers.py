@@ -23,7 +23,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "_data" not in path.p
 BASE = {"units", "errors", "catalog", "metrics", "__init__"}
 LEVEL = {
     "base": 0, "spec": 1, "graph": 2, "importers": 3, "techniques": 4, "mapping": 5, "cost": 6, "root": 7,
-    "events": 8, "serving": 8, "plan": 9, "views": 10, "cli": 11,
+    "events": 8, "serving": 8, "plan": 9, "guard": 9, "views": 10, "cli": 11,
 }  # fmt: skip
 # Imports within functions that go upwards, each for a reason: methods of the result that draw it; the public
 # names; the reader of files that the catalog needs when an index is stale.
@@ -44,6 +44,7 @@ HOMES = {
     "highspy": ("plan",),
     "click": ("cli",),
     "rich": ("cli", "views"),
+    "pytest": ("guard",),
 }
 
 

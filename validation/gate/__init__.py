@@ -1,0 +1,1 @@
+"""The parts of `ridgeline regress`: a fixed set of scenarios, their predictions, laws, accuracy by group, and baselines."""
