@@ -25,6 +25,7 @@ def pages() -> dict[Path, str]:
 
     found = {
         ROOT / "docs" / "reference" / "hardware-file.md": hardware_page(),
+        ROOT / "docs" / "reference" / "plan-file.md": plan_page(),
         ROOT / "docs" / "reference" / "cli.md": cli_page(),
         ROOT / "docs" / "reference" / "primitives.md": primitives_page(),
     }
@@ -54,6 +55,24 @@ def hardware_page() -> str:
         "Source", "ComputeUnit", "Memory", "Geometry", "Timing", "Link", "PowerSpec", "Overhead", "Price", "Part",
     ]  # fmt: skip
     parts += [_section(name, shared[name]) for name in order]
+    return "\n".join(parts)
+
+
+def plan_page() -> str:
+    """The keys of plan files and of histograms."""
+    from simulator.cli.schema import schema
+
+    plan, traffic = schema("plan"), schema("traffic")
+    parts = [
+        "# Plan files\n",
+        _NOTE,
+        "What `ridgeline plan` reads; [guides/plan.md](../guides/plan.md) says how it is used. Quantities are written with "
+        "their unit and without a source: what is wanted is no fact. Shipped plans stand in `workloads/deployments`, "
+        "histograms of request sizes in `workloads/traffic`.\n",
+        _section("Plan file", plan),
+        *(_section(name, body) for name, body in plan["$defs"].items()),
+        _section("Traffic file", traffic),
+    ]
     return "\n".join(parts)
 
 

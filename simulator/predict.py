@@ -10,7 +10,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from simulator.cost.efficiency import efficiency, unsplit
+from simulator.cost.efficiency import Engine, efficiency, unsplit
 from simulator.cost.layout import HostRow
 from simulator.cost.price import hourly_price
 from simulator.cost.runner import Runner, Shares, StaticBatch
@@ -18,6 +18,7 @@ from simulator.cost.table import build_table, check_runnable
 from simulator.errors import ScenarioError, UnsupportedError
 from simulator.graph.op import Graph
 from simulator.mapping.footprint import CacheSize, cache_size, score_bytes, weight_bytes, workspace_rows
+from simulator.mapping.machine import Machine
 from simulator.mapping.parts import parts_of
 from simulator.mapping.place import Need, Placement, Placer, Policy
 from simulator.result import Prediction
@@ -81,17 +82,7 @@ class Predictor:
         self._efficiency = efficiency(machine, engine, calibration)
         if not self.recipe.splits_context:
             self._efficiency = unsplit(self._efficiency)
-        plain_host = HostRow(
-            step_s=engine.host_step_s,
-            prefill_s=engine.host_prefill_s,
-            per_sequence_s=engine.host_per_sequence_s,
-            kernel_s=max((unit.host_launch_s for unit in machine.units), default=0.0) * engine.kernel_host_factor,
-            gap_s=engine.kernel_gap_s,
-            graph_decode=float(engine.graph_decode or engine.ideal),
-            graph_prefill=float(engine.graph_prefill or engine.ideal),
-            max_tokens=engine.max_batched_tokens,
-        )
-        self.host = scheduled(plain_host, self.recipe)
+        self.host = scheduled(host_row(machine, engine), self.recipe)
         self.helpers = Helpers(resolved.scenario, self.recipe, machine, parallelism.tp * parallelism.dp)
         self.graph = shard(model.graph, parallelism)
         self.runner = self._runner(self.graph, parallelism.pp)
@@ -310,6 +301,22 @@ class Predictor:
             self.hourly.usd_per_hour * self.resolved.parallelism.devices + self.hourly.usd_per_kwh * power_w / 1000.0
         )
         return per_hour / 3600.0 / tokens_per_s * 1e6
+
+
+def host_row(machine: Machine, engine: Engine) -> HostRow:
+    """What an engine's host adds to a step on a machine."""
+    graphs = not engine.graph_architectures or machine.architecture in engine.graph_architectures
+    return HostRow(
+        step_s=engine.host_step_s,
+        prefill_s=engine.host_prefill_s,
+        per_sequence_s=engine.host_per_sequence_s,
+        stream_s=engine.stream_per_sequence_s,
+        kernel_s=max((unit.host_launch_s for unit in machine.units), default=0.0) * engine.kernel_host_factor,
+        gap_s=engine.kernel_gap_s,
+        graph_decode=float((engine.graph_decode and graphs) or engine.ideal),
+        graph_prefill=float((engine.graph_prefill and graphs) or engine.ideal),
+        max_tokens=engine.max_batched_tokens,
+    )
 
 
 def largest_operand(graph: Graph, rule: Rule) -> tuple[float, float]:

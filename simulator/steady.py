@@ -25,6 +25,8 @@ from simulator.cost.layout import (
 from simulator.errors import ScenarioError, UnsupportedError
 from simulator.mapping.place import Need
 from simulator.predict import Predictor
+from simulator.result import Prediction
+from simulator.run import BatchRun
 from simulator.scenario import check_lengths
 from simulator.sweep import needs, stays_home
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from simulator.cost.runner import Shares
+    from simulator.spec.interval import Regime
 
 COLUMNS = (
     "concurrency", "running", "requests_per_s", "ttft_s", "tpot_s", "e2el_s", "step_s", "decode_step_s", "prompt_step_s",
@@ -74,13 +77,19 @@ class SteadyState:
     """All requests run at a time."""
 
 
-def steady(predictor: Predictor, *, concurrency: int, input_tokens: int, output_tokens: int) -> SteadyState:
+def steady(
+    predictor: Predictor, *, concurrency: int, input_tokens: int, output_tokens: int, waves: int = 0
+) -> SteadyState:
     """The steady state with `concurrency` requests in flight, each followed by the next when it ends (closed loop).
 
     Between two completions, all prompts' steps and all decode steps of one request take place. With m steps of T_m
     seconds that bring a prompt (D others decode in them) and n of T_d in which all C decode: O - 1 = m D + n C, and the
     time between completions is m T_m + n T_d; E2EL = C times that (Little's law), TTFT that of the C - D requests
-    without a token. Raises ScenarioError for lengths that the model cannot have, UnsupportedError where prompts and
+    without a token.
+
+    `waves` 0: requests are evenly spread. Otherwise they begin as benchmarks do, all at once and each with equal ones after
+    it, `waves` in all: those whose prompts fill a step together also end together, so that TTFT is longer, TPOT shorter, and
+    the sum hardly another. Raises ScenarioError for lengths that the model cannot have, UnsupportedError where prompts and
     answers are computed on different machines.
 
     >>> from simulator.predict import predictor
@@ -93,7 +102,50 @@ def steady(predictor: Predictor, *, concurrency: int, input_tokens: int, output_
     _check(predictor, concurrency, input_tokens, output_tokens)
     most = max_concurrency(predictor, input_tokens, output_tokens)
     running = min(concurrency, most) if most else concurrency
-    return _state(predictor, concurrency, running, most, input_tokens, output_tokens)
+    return _state(predictor, concurrency, running, most, input_tokens, output_tokens, waves)
+
+
+def predict_steady(
+    predictor: Predictor, *, concurrency: int, input_tokens: int, output_tokens: int, waves: int = 0
+) -> Prediction:
+    """`steady` under the keys of a prediction, whose batch are the requests in flight.
+
+    Its cache is what they hold in steady state, its energy that of as many requests, its intervals those of steady serving.
+    """
+    state = steady(
+        predictor, concurrency=concurrency, input_tokens=input_tokens, output_tokens=output_tokens, waves=waves
+    )
+    batch = predictor.predict(concurrency, input_tokens, output_tokens)
+    need = _need(predictor, math.ceil(state.running / predictor.resolved.parallelism.dp), input_tokens, output_tokens)
+    generated = state.output_tokens_per_s / state.requests_per_s
+    assert isinstance(batch.run, BatchRun)
+    return replace(
+        batch,
+        ttft_s=state.ttft_s,
+        tpot_s=state.tpot_s,
+        e2el_s=state.e2el_s,
+        output_tokens_per_s=state.output_tokens_per_s,
+        total_tokens_per_s=state.total_tokens_per_s,
+        kv_bytes=need.cache * batch.devices,
+        activation_bytes=need.activation * batch.devices,
+        fits=state.fits,
+        energy_j=state.energy_j_per_output_token * generated * concurrency,
+        energy_j_per_output_token=state.energy_j_per_output_token,
+        power_w=state.power_w,
+        usd_per_million_output_tokens=predictor.usd_per_million_tokens(state.output_tokens_per_s, state.power_w),
+        turns=1,
+        run=SteadyRun(*(getattr(batch.run, name) for name in BatchRun.__slots__)),
+    )
+
+
+class SteadyRun(BatchRun):
+    """The batch behind a prediction of steady serving."""
+
+    __slots__ = ()
+
+    def interval(self, prediction: Prediction, regime: Regime = "steady") -> dict[str, tuple[float, float]]:
+        """Each quantity between the ratios of steady serving."""
+        return BatchRun.interval(self, prediction, regime)
 
 
 def steady_at_rate(
@@ -172,14 +224,13 @@ def _most(predictor: Predictor, prompts: NDArray[Any], outputs: NDArray[Any]) ->
 
     lengths, places = np.unique(np.stack([prompts, outputs], axis=1), axis=0, return_inverse=True)
     room = predictor.placer.room(predictor.placer.home)
-    limit = min(float(MOST), predictor.resolved.engine.max_sequences)
 
     def fits(counts: NDArray[Any]) -> NDArray[Any]:
         kept = 0.5 + np.minimum(0.5, DEVIATIONS / np.sqrt(12.0 * np.maximum(counts, 1.0)))
         points = np.column_stack([counts, lengths[:, 0], lengths[:, 1] * kept])
         return np.asarray(sum(needs(predictor, points, counts)) <= room)
 
-    low, high = np.zeros(len(lengths)), np.full(len(lengths), limit + 1.0)
+    low, high = np.zeros(len(lengths)), np.full(len(lengths), MOST + 1.0)
     while (high - low > 1.0).any():
         middle = np.floor(0.5 * (low + high))
         roomy = fits(middle)
@@ -210,18 +261,17 @@ def max_concurrency(predictor: Predictor, input_tokens: int, output_tokens: int)
 
 @lru_cache(maxsize=65536)
 def _max_concurrency(predictor: Predictor, input_tokens: int, output_tokens: int) -> int:
-    engine, replicas = predictor.resolved.engine, predictor.resolved.parallelism.dp
+    replicas = predictor.resolved.parallelism.dp
 
     def fits(count: int) -> bool:
         return predictor.has_room(_need(predictor, count, input_tokens, output_tokens))
 
-    most = int(min(MOST, engine.max_sequences))
     if not fits(1):
         return 0
     low, high = 1, 2
-    while high < most and fits(high):
+    while high < MOST and fits(high):
         low, high = high, 2 * high
-    high = min(high, most)
+    high = min(high, MOST)
     if high <= low or fits(high):
         return max(low, high) * replicas
     while high - low > 1:
@@ -258,7 +308,13 @@ def _check(predictor: Predictor, concurrency: int, input_tokens: int, output_tok
 
 
 def _state(
-    predictor: Predictor, concurrency: int, running: int, most: int, input_tokens: int, output_tokens: int
+    predictor: Predictor,
+    concurrency: int,
+    running: int,
+    most: int,
+    input_tokens: int,
+    output_tokens: int,
+    waves: int = 0,
 ) -> SteadyState:
     """The state with `running` requests at work."""
     flight = math.ceil(running / predictor.resolved.parallelism.dp)
@@ -269,7 +325,9 @@ def _state(
     else:
         placement = predictor.placer.place(need, predictor.options[0])
     beside = _beside(predictor, flight, start, generated, source, placement.shares)
-    served = predictor.runner.serve((flight, start, generated, source), *_policy(predictor), placement.shares, beside)
+    served = predictor.runner.serve(
+        (flight, start, generated, source), *_policy(predictor), placement.shares, beside, waves
+    )
     if served[V_FAILED] >= 0:
         raise predictor.cannot_run(int(served[V_FAILED]))
     found = _columns(predictor, concurrency, running, input_tokens, generated, served, flight)

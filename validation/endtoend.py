@@ -1,7 +1,7 @@
 """Predictions against measured end-to-end runs, row by row.
 
-A run is compared in every quantity that it states. Predictions are of static batches: rows of steady serving, whose
-TTFT includes queueing, are marked and also scored apart. What cannot be resolved is counted by reason.
+A run is compared in every quantity that it states. Static batches are predicted as such, rows of steady serving as that at
+their concurrency; both are also scored apart. What cannot be resolved is counted by reason.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import pandas as pd
 
 from simulator.cost.interval import formats_of, kinds_of
 from simulator.errors import SimulatorError, SpecError
-from simulator.predict import predict
+from simulator.predict import Predictor, predictor
 from simulator.result import Prediction
 from simulator.scenario import Scenario, prepared
 from simulator.spec.interval import Regime
+from simulator.steady import predict_steady
 from validation.quantities import METRICS, RATES, Value, measured, predicted
 from validation.rows import Resolved, Unresolved, resolve_row
 from validation.score import score, score_by
@@ -40,7 +41,7 @@ ROW = ("table", "row", "source", "model", "hardware", "framework", "weight_dtype
 BATCHES = (1.0, 8.0, 64.0)
 CONTEXTS = (512.0, 2048.0, 8192.0)
 """Upper ends of the classes of batch, and of input and output tokens together."""
-Answer = Callable[[Scenario], Prediction]
+Build = Callable[[Scenario], Predictor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +99,12 @@ def compare(
     tables: Sequence[tuple[str, pd.DataFrame]],
     assumed_tokens: int = ASSUMED_TOKENS,
     progress: Callable[[int, int], None] | None = None,
-    answer: Answer = predict,
+    build: Build = predictor,
 ) -> Comparison:
     """Predict every row of the (name, table) pairs. `progress` is called with the rows done and all rows.
 
-    `answer` predicts; another than the product's own, say with parameters of other devices, changes the predictions and not
-    the speed of light.
+    `build` makes the predictor of a scenario's family; another than the product's own, say with parameters of other devices,
+    changes the predictions and not the speed of light.
     """
     total = sum(len(table) for _, table in tables)
     records: list[dict[str, Any]] = []
@@ -123,7 +124,7 @@ def compare(
             base["output_len"] = row.get("output_len")
             try:
                 found = resolve_row(row, assumed_tokens)
-                values, ideal, shape = _predictions(found, answer)
+                values, ideal, shape = _predictions(found, build)
                 stated, left = measured(row, found.assumed_lengths)
                 left_out.update(left)
                 stated = {metric: value for metric, value in stated.items() if metric in values}
@@ -161,12 +162,27 @@ def _compared(metric: str, value: float, prediction: Value, ideal: float) -> dic
     }
 
 
-def _predictions(found: Resolved, answer: Answer) -> tuple[dict[str, Value], dict[str, Value], dict[str, Any]]:
+def answer(found: Resolved, build: Build = predictor) -> Prediction:
+    """The prediction of a row: of its batch, or of steady serving with as many requests in flight."""
+    scenario = found.scenario
+    built = build(scenario)
+    if not found.steady or not built.resolved.model.decode:
+        return built.predict(scenario.batch, scenario.input_tokens, scenario.output_tokens)
+    return predict_steady(
+        built,
+        concurrency=scenario.batch,
+        input_tokens=scenario.input_tokens,
+        output_tokens=scenario.output_tokens,
+        waves=found.waves,
+    )
+
+
+def _predictions(found: Resolved, build: Build) -> tuple[dict[str, Value], dict[str, Value], dict[str, Any]]:
     """What is predicted, the same at the speed of light, and how the run is laid out. Raises Unresolved."""
     scenario = found.scenario
     try:
-        prediction = answer(scenario)
-        ideal = predict(scenario.with_(engine="ideal"))
+        prediction = answer(found, build)
+        ideal = answer(replace(found, scenario=scenario.with_(engine="ideal")))
     except SpecError:
         raise
     except SimulatorError as error:

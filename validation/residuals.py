@@ -101,7 +101,7 @@ def _heldout(architecture: str) -> pd.DataFrame:
     held = transfer.run_heldout(architecture, transfer.fit_rows(table))
     names = {name for name in table["hardware"].dropna().unique() if _device(name) in held.devices}
     mine = table["hardware"].isin(names)
-    return _labelled(endtoend.compare([("shipped", table[mine])], answer=held.answer()), table.index[mine], held.name)
+    return _labelled(endtoend.compare([("shipped", table[mine])], build=held.build()), table.index[mine], held.name)
 
 
 def _labelled(comparison: endtoend.Comparison, rows: pd.Index, parameters: str) -> pd.DataFrame:

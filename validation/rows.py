@@ -6,11 +6,13 @@ notes. Knows nothing of predictions.
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from simulator.cost.efficiency import load_engine
@@ -27,6 +29,12 @@ GGUF_ENGINES = frozenset({"llama.cpp"})
 """Engines that read GGUF files and divide a model by its layers."""
 STEADY = re.compile(r"steady serving|includes queueing|trace arrivals|\bmax BS=")
 """What the notes of a row of steady serving say."""
+CLIENTS = re.compile(r"\bconcurrency=")
+"""What they say where so many clients began at once, each sending its next request when the last is answered."""
+WAVES = 10
+"""Requests that each client of a benchmark sends, where the table does not say: the custom of the public ones."""
+YEARS = Path(__file__).parent / "measured" / "years.csv"
+"""When the runs of each source were made, where it states that."""
 ONE_NODE = 8
 """Tensor parallelism beyond one node is taken for a mistake of the table."""
 
@@ -39,12 +47,14 @@ class Resolved:
     hardware: str
     """Name of the device's file."""
     framework: str
-    """Name of the engine's file."""
+    """Name of the engine's file; of the current release's, for an earlier one."""
     routed: bool
     assumed_lengths: bool
     """The row states no lengths, and the usual ones were put in their place."""
     steady: bool = False
     """Measured at a steady concurrency: prompts arrive one by one, and TTFT includes queueing."""
+    waves: int = 0
+    """Of steady rows: requests that each client sends, if all begin at once; 0 where they are spread evenly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +84,19 @@ def resolve_row(row: Mapping[str, Any], assumed_tokens: int = 0) -> Resolved:
     if assumed and not assumed_tokens:
         raise Unresolved("no input or output length")
     hardware = _named("hardware", text(row, "hardware"))
-    engine = _named("engine", text(row, "framework"))
+    engine = _named("engine", dated(text(row, "framework"), text(row, "source")))
+    framework = load_engine(engine).family
     model = text(row, "model")
     _named("model", model)
     routed = _is_routed(model)
-    weights = weight_format(text(row, "weight_dtype"), routed, engine in GGUF_ENGINES)
+    weights = weight_format(text(row, "weight_dtype"), routed, framework in GGUF_ENGINES)
     if weights.refusal:
         raise Unresolved(weights.refusal)
     try:
         kv_dtype = cache_format(text(row, "kv_dtype"))
     except KeyError:
         raise Unresolved(f"cache format '{text(row, 'kv_dtype')}'") from None
-    parts = degrees(row, routed, by_layers=engine in GGUF_ENGINES)
+    parts = degrees(row, routed, by_layers=framework in GGUF_ENGINES)
     notes = text(row, "notes")
     if "not NVLink" in notes and parts.tp > 1 and not _joined_by_pcie(hardware):
         raise Unresolved(f"devices joined by PCIe; {hardware} has another link")
@@ -105,7 +116,8 @@ def resolve_row(row: Mapping[str, Any], assumed_tokens: int = 0) -> Resolved:
         images=1 if "task=mllm" in notes and load_model(model).vision is not None else 0,
         max_context=LONGEST,
     )
-    return Resolved(scenario, hardware, engine, routed, assumed, bool(STEADY.search(notes)))
+    waves = WAVES if CLIENTS.search(notes) else 0
+    return Resolved(scenario, hardware, framework, routed, assumed, bool(STEADY.search(notes)), waves)
 
 
 def degrees(row: Mapping[str, Any], routed: bool, by_layers: bool = False) -> Degrees:
@@ -147,6 +159,25 @@ def degrees(row: Mapping[str, Any], routed: bool, by_layers: bool = False) -> De
     if ep > across * dp:
         raise Unresolved(f"ep={ep} on {across * dp} devices")
     return Degrees(across, stages, ep, dp)
+
+
+def dated(framework: str, source: str) -> str:
+    """A framework's name with the year of its source behind it, where it states neither version nor year itself.
+
+    >>> dated("vLLM", "argonne_llm_inference_bench/All_results.csv"), dated("vLLM 0.5.2", "ml_energy/v2_leaderboard.csv")
+    ('vLLM 2024', 'vLLM 0.5.2')
+    """
+    if not framework or re.search(r"\d+\.\d|20\d\d", framework):
+        return framework
+    year = next((year for start, year in _years() if source.startswith(start)), None)
+    return f"{framework} {year}" if year else framework
+
+
+@lru_cache(maxsize=1)
+def _years() -> tuple[tuple[str, str], ...]:
+    """Beginnings of names of sources and the year in which their runs were made."""
+    with YEARS.open(encoding="utf-8", newline="") as file:
+        return tuple((row["source"], row["year"]) for row in csv.DictReader(file))
 
 
 def text(row: Mapping[str, Any], column: str) -> str:

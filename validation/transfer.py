@@ -26,7 +26,6 @@ from simulator.cost.efficiency import Engine, find_calibration, load_engine
 from simulator.errors import SimulatorError
 from simulator.mapping.machine import Machine, load_machine
 from simulator.predict import Predictor
-from simulator.result import Prediction
 from simulator.scenario import Scenario, resolve
 from simulator.spec.engine import Calibration, EngineEfficiency, EngineSpec
 from simulator.spec.loader import load
@@ -70,20 +69,20 @@ class HeldOut:
             return self.calibration
         return find_calibration(machine)
 
-    def answer(self) -> Callable[[Scenario], Prediction]:
-        """Predicts as the product does, with these parameters."""
+    def build(self) -> Callable[[Scenario], Predictor]:
+        """Makes predictors as the product does, with these parameters."""
         known: dict[Scenario, Predictor] = {}
 
-        def predict(scenario: Scenario) -> Prediction:
+        def predictor(scenario: Scenario) -> Predictor:
             family = replace(scenario, batch=1, input_tokens=1, output_tokens=1)
             if family not in known:
                 found = resolve(family)
                 changes = self.engines.get(found.engine.name, {})
                 engine = replace(found.engine, **changes)
                 known[family] = Predictor(replace(found, engine=engine, calibration=self.calibrate(found.machine)))
-            return known[family].predict(scenario.batch, scenario.input_tokens, scenario.output_tokens)
+            return known[family]
 
-        return predict
+        return predictor
 
 
 def fitted(devices: Sequence[str], kind: str, frameworks: Sequence[str], iterations: int = 20) -> Values:
@@ -241,7 +240,8 @@ def fit_rows(table: pd.DataFrame) -> pd.DataFrame:
         if resolved.steady or "e2el_s" not in measured(row)[0]:
             continue
         machine = load_machine(resolved.hardware)
-        found.append((machine.device, machine.architecture, resolved.framework, position, row))
+        engine = load_engine(resolved.scenario.engine or resolved.framework).name
+        found.append((machine.device, machine.architecture, engine, position, row))
     return pd.DataFrame(found, columns=["device", "architecture", "engine", "row", "cells"])
 
 

@@ -72,6 +72,10 @@ def command(
     else:
         from simulator.views.text import compare_table
 
+        if pareto is not None:
+            click.echo(f"{len(found)} of {len(scenarios)} are beaten by none on all of {pareto}")
+            shared = {str(record.get("techniques") or "none") for record in found}
+            click.echo(f"all with technique {shared.pop()}\n" if len(shared) == 1 else "")
         click.echo(compare_table(found))
 
 

@@ -5,7 +5,7 @@ The most specific calibration wins: the device's own, its architecture's, its cl
 
 from __future__ import annotations
 
-import math
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +14,14 @@ from simulator import catalog
 from simulator.cost.layout import DecodeRow, Efficiency, ExpertsRow, PrefillRow, RoundingRow
 from simulator.errors import Problem, SpecError, UnknownNameError
 from simulator.mapping.machine import Machine
-from simulator.spec.engine import Calibration, DecodeEfficiency, EngineEfficiency, EngineSpec, PrefillEfficiency
+from simulator.spec.engine import (
+    Calibration,
+    DecodeEfficiency,
+    EngineEfficiency,
+    EngineSpec,
+    PrefillEfficiency,
+    Release,
+)
 from simulator.spec.loader import load
 
 
@@ -23,15 +30,19 @@ class Engine:
     """An engine's policies in SI units."""
 
     name: str
+    family: str
+    """Its name, or that of the engine whose earlier release it is: the name in calibrations, intervals and tables."""
     title: str
     ideal: bool
     host_step_s: float
     host_prefill_s: float
     host_per_sequence_s: float
+    stream_per_sequence_s: float
     kernel_host_factor: float
     kernel_gap_s: float
     graph_decode: bool
     graph_prefill: bool
+    graph_architectures: frozenset[str]
     unfused: frozenset[str]
     norm_kernels: float
     chains: dict[str, tuple[float, float]]
@@ -42,7 +53,6 @@ class Engine:
     workspace_bytes: float
     max_batched_tokens: float
     mixes_prefill: bool
-    max_sequences: float
     spills: bool
     collective_wait_s: float
     one_shot: bool
@@ -50,10 +60,10 @@ class Engine:
 
 
 def load_engine(name: str) -> Engine:
-    """The engine of that name or alias; a version after the name (`vllm 0.12.0`) is ignored.
+    """The engine of that name or alias. A version or a year after the name chooses among its releases.
 
-    >>> load_engine("vLLM 0.12.0").name
-    'vllm'
+    >>> load_engine("vLLM 0.12.0").name, load_engine("vLLM 0.5.2").name, load_engine("vLLM (Splitwise, 2023)").name
+    ('vllm', 'vllm-v0', 'vllm-2023')
     """
     words = name.split()
     for length in range(len(words), 0, -1):
@@ -61,8 +71,41 @@ def load_engine(name: str) -> Engine:
             path = catalog.find("engine", " ".join(words[:length]))
         except UnknownNameError:
             continue
-        return _load_engine(path, path.stat().st_mtime_ns)
+        found = _load_engine(path, path.stat().st_mtime_ns)
+        return _released(found, " ".join(words[length:]))
     raise UnknownNameError("engine", name, set(catalog.index("engine")))
+
+
+def _released(current: Engine, text: str) -> Engine:
+    """The release that a text after the engine's name means: a version, or a year from 2000 on."""
+    version = re.search(r"(?<![\w.])v?(\d+(?:\.\d+)+)", text)
+    year = re.search(r"\b(20\d\d)\b", text)
+    if version is None and year is None:
+        return current
+    older = _releases(tuple((path, path.stat().st_mtime_ns) for path in catalog.files("engine")))
+    for release, path in older.get(current.name, ()):
+        if version is not None and release.before is not None:
+            meant = _numbers(version[1]) < _numbers(release.before)
+        else:
+            meant = year is not None and int(year[1]) <= release.until
+        if meant:
+            return _load_engine(path, path.stat().st_mtime_ns)
+    return current
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+@lru_cache(maxsize=4)
+def _releases(paths: tuple[tuple[Path, int], ...]) -> dict[str, list[tuple[Release, Path]]]:
+    """Engine -> its earlier releases, the earliest first."""
+    found: dict[str, list[tuple[Release, Path]]] = {}
+    for path, _ in paths:
+        spec = load(path, EngineSpec)
+        if spec.release is not None:
+            found.setdefault(spec.release.of, []).append((spec.release, path))
+    return {name: sorted(files, key=lambda held: held[0].until) for name, files in found.items()}
 
 
 @lru_cache(maxsize=64)
@@ -70,15 +113,18 @@ def _load_engine(path: Path, stamp: int) -> Engine:
     spec = load(path, EngineSpec)
     return Engine(
         name=spec.name,
+        family=spec.release.of if spec.release else spec.name,
         title=spec.title,
         ideal=spec.ideal,
         host_step_s=spec.host_step.value,
         host_prefill_s=spec.host_prefill.value,
         host_per_sequence_s=spec.host_per_sequence.value,
+        stream_per_sequence_s=spec.stream_per_sequence.value if spec.stream_per_sequence else 0.0,
         kernel_host_factor=spec.kernel_host_factor.value,
         kernel_gap_s=spec.kernel_gap.value,
         graph_decode=spec.graph_decode,
         graph_prefill=spec.graph_prefill,
+        graph_architectures=frozenset(spec.graph_architectures),
         unfused=frozenset(spec.unfused),
         norm_kernels=spec.norm_kernels.value,
         chains={name: (chain.kernels.value, chain.passes.value) for name, chain in spec.chains.items()},
@@ -88,7 +134,6 @@ def _load_engine(path: Path, stamp: int) -> Engine:
         workspace_bytes=spec.workspace.value,
         max_batched_tokens=spec.max_batched_tokens.value,
         mixes_prefill=spec.mixes_prefill,
-        max_sequences=spec.max_sequences.value if spec.max_sequences else math.inf,
         spills=spec.spills,
         collective_wait_s=spec.collective_wait.value,
         one_shot=spec.all_reduce == "one_shot",
@@ -140,11 +185,17 @@ IDEAL = Efficiency(*([1.0] * len(Efficiency._fields)))._replace(  # type: ignore
 """Datasheet rates and nothing else; `ideal` is set, so that what attention needs is not read."""
 
 
+def own_efficiency(engine: Engine, calibration: Calibration) -> EngineEfficiency:
+    """What holds for an engine's own kernels: those of its release, or else of the engine."""
+    found = calibration.engines
+    return found.get(engine.name) or found.get(engine.family) or EngineEfficiency()
+
+
 def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Efficiency:
     """The shares and times that a machine's kernels reach under an engine."""
     if engine.ideal:
         return IDEAL
-    own = calibration.engines.get(engine.name, EngineEfficiency())
+    own = own_efficiency(engine, calibration)
     gemm = own.gemm or calibration.gemm
     attention = own.attention or calibration.attention
     rounding, experts = own.rounding or calibration.rounding, own.experts or calibration.experts

@@ -63,14 +63,14 @@ class Table:
 
     def found(self, machine: Machine, engine: Engine, calibration: Calibration, sizes: Sizes) -> Founding:
         """The group of a prediction."""
-        constants: Constants = "ideal" if engine.ideal else "measured" if engine.name in self.engines else "assumed"
+        constants: Constants = "ideal" if engine.ideal else "measured" if engine.family in self.engines else "assumed"
         if calibration.tag != "in-grid":
             return Founding(calibration.tag, constants)
         if calibration.interval_low is not None and machine.device in calibration.devices:
             return Founding("in-grid", constants)
         if machine.device not in self.devices:
             return Founding("transferred", constants, (f"no end-to-end run on {machine.device} was measured",))
-        held = self.measured.get((machine.device, engine.name))
+        held = self.measured.get((machine.device, engine.family))
         outside: tuple[str, ...]
         if held is None:
             outside = () if engine.ideal else (f"{engine.name} was not measured on {machine.device}",)

@@ -249,6 +249,8 @@ class HostRow(NamedTuple):
     """Sequences that decode for each one that was prefilled."""
     hidden_link: float = 0.0
     """Share of the collectives that proceeds beside computation."""
+    stream_s: float = 0.0
+    """To stream a token of one sequence to its client, in the process that forms the steps."""
     hidden_copy: float = 1.0
     """Share of the copies from further memories that proceeds beside the rest."""
 

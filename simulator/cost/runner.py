@@ -77,6 +77,11 @@ class Runner:
         self.scratch = Scratch(*(np.zeros(np.shape(buffer)) for buffer in self.scratch))
         self._compiled = True
 
+    def rehost(self, host: HostRow) -> None:
+        """Replace what the host adds to a step."""
+        self.host = host
+        self._places = {}
+
     def static_batch(self, batch: float, prompt: float, output: float, source: float, shares: Shares) -> StaticBatch:
         """A batch prefilled and decoded together (`batches.static_batch`)."""
         tables = self._tables(shares)
@@ -102,24 +107,31 @@ class Runner:
         mixes: bool,
         shares: Shares,
         beside: tuple[float, ...] = ALONE,
+        waves: float = 0.0,
     ) -> list[float]:
         """`serving.serve` at one point (requests at work, prompt, output, source): its V_ columns."""
         tables = self._tables(shares)
         if self._compiled:
             import numpy as np
 
-            answers = self.serve_grid(np.array([point], dtype=np.float64), budget, mixes, shares, beside)
+            answers = self.serve_grid(np.array([point], dtype=np.float64), budget, mixes, shares, beside, waves)
             return list(answers[0].tolist())
         answer = [0.0] * NUM_SERVED
         flight, prompt, output, source = map(float, point)
         self._serving.serve(
-            False, flight, prompt, output, source, float(budget), float(mixes), beside, self._stages, tables,
+            False, flight, prompt, output, source, float(budget), float(mixes), beside, float(waves), self._stages, tables,
             self.scratch, answer,
         )  # fmt: skip
         return answer
 
     def serve_grid(
-        self, points: Any, budget: float, mixes: bool, shares: Shares, beside: tuple[float, ...] = ALONE
+        self,
+        points: Any,
+        budget: float,
+        mixes: bool,
+        shares: Shares,
+        beside: tuple[float, ...] = ALONE,
+        waves: float = 0.0,
     ) -> Any:
         """`serving.serve_grid`: (P, 4) points in, (P, NUM_SERVED) answers out. Always compiled."""
         import numpy as np
@@ -127,8 +139,9 @@ class Runner:
         self.compile()
         answers = np.empty((len(points), NUM_SERVED))
         self._serving.serve_grid(
-            points, float(budget), float(mixes), beside, self._stages, self._tables(shares), self.scratch, answers
-        )
+            points, float(budget), float(mixes), beside, float(waves), self._stages, self._tables(shares), self.scratch,
+            answers,
+        )  # fmt: skip
         return answers
 
     def step(self, slices: tuple[tuple[float, ...], ...], shares: Shares) -> int:

@@ -82,7 +82,7 @@ def mixed_step(
 
 def serve(
     dense_known: bool, flight: float, prompt: float, output: float, source: float, budget: float, mixes: float,
-    beside: Any, stages: float, t: Tables, s: Scratch, answer: Any,
+    beside: Any, waves: float, stages: float, t: Tables, s: Scratch, answer: Any,
 ) -> None:  # fmt: skip
     """The steady state of one replica with `flight` requests at work. `answer` gets the V_ columns.
 
@@ -91,13 +91,19 @@ def serve(
     side, each with its share of the requests. Where prompts do not ride with decodes (`mixes` 0), they have steps of their
     own, for which the others wait. `beside`: (s, J) per request before its first token, (s, J) per step of drafts, the
     share of the drafts that proceeds beside the step, passes of a prompt.
+
+    `waves` above 0: all begin at once and are alike, so that prompts come as many at a time as a step takes: in the first
+    wave all wait for one another, in the later ones those of a step. Where decodes wait for prompts, waves never part.
     """
     host = t.host
     loops = min(stages, flight)
     own = flight / loops
     needed = max(0.0, output - 1.0) / host.gained_tokens
     fresh = max(1.0, prompt - max(host.known_tokens, host.known_share * prompt))
+    fitting = min(own, max(1.0, budget / fresh))
     prompts = together(own - 1.0, needed)
+    if waves > 0.0:
+        prompts = fitting if mixes > 0.0 else own
     rides = 0.0
     if mixes > 0.0:
         rides = riding(own, prompts, fresh, needed, budget, host.step_tokens)
@@ -122,6 +128,10 @@ def serve(
         failed = decode_seconds(dense_known, flight, prompt, output, source, stages, t, s)
     step_s = s.result[S_TPOT] * host.gained_tokens
     step_j = s.result[S_STEP_J] * host.gained_tokens / loops
+    step_s += own * host.stream_s
+    step_j += own * host.stream_s * t.power.waiting_w
+    start_s += (rides + 1.0 / starts) * host.stream_s
+    start_j += (rides + 1.0 / starts) * host.stream_s * t.power.waiting_w
     first_s, first_j, draft_s, draft_j, overlap, passes = beside
     drafted_s = draft_s - overlap * min(draft_s, step_s)
     step_s += drafted_s
@@ -133,7 +143,12 @@ def serve(
         start_j += draft_j
     steps = max(0.0, (needed - starts * rides) / own)
     cycle = starts * start_s + steps * step_s + first_s
-    first = starting * starts * start_s + first_s
+    first = starting * starts * start_s
+    if waves > 0.0 and rides > 0.0:
+        first += 0.5 * (max(1.0, own * starts) - 1.0) * start_s / waves
+    elif waves > 0.0:
+        first *= 0.5 * (1.0 + fitting / own)
+    first += first_s
     answer[V_CYCLE] = cycle / loops
     answer[V_TTFT] = first
     answer[V_TPOT] = max(0.0, own * cycle - first) / max(1.0, output - 1.0)
@@ -146,7 +161,15 @@ def serve(
 
 
 def serve_grid(
-    points: Any, budget: float, mixes: float, beside: Any, stages: float, t: Tables, s: Scratch, answers: Any
+    points: Any,
+    budget: float,
+    mixes: float,
+    beside: Any,
+    waves: float,
+    stages: float,
+    t: Tables,
+    s: Scratch,
+    answers: Any,
 ) -> None:
     """`serve` at many points: rows of (requests at work, prompt, output, source), best in order of requests at work."""
     dense_flight = -1.0
@@ -154,7 +177,7 @@ def serve_grid(
     for p in range(len(points)):
         flight, prompt, output, source = points[p][0], points[p][1], points[p][2], points[p][3]
         known = dense_flight == flight and dense_source == source
-        serve(known, flight, prompt, output, source, budget, mixes, beside, stages, t, s, answers[p])
+        serve(known, flight, prompt, output, source, budget, mixes, beside, waves, stages, t, s, answers[p])
         if output > 1.0 and answers[p][V_FAILED] < 0.0:
             dense_flight = flight
             dense_source = source

@@ -130,6 +130,10 @@ def add_op(
     if op.experts > 0.0:
         weight *= 1.0 - (1.0 - min(1.0, op.top_k / op.experts)) ** (rows / op.top_k)
     query = rows / sequences if sequences > 0.0 else rows
+    if op.kind == ATTENTION and op.source <= 0.0 and rows > tokens * (1.0 + 1e-9):
+        # Counted in whole samples, each a sequence of a fixed number of tokens (images), and not in tokens.
+        pairs = sequences * attended_pairs(op, query, 0.0, 0.0)
+        context = sequences * read_context(op, query, 0.0, 0.0)
     best = s.best
     best[R_TIME] = -1.0
     num_units = len(t.units)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from simulator.cost.efficiency import Engine
+from simulator.cost.efficiency import Engine, own_efficiency
 from simulator.cost.layout import (
     ACTIVATION_BYTES,
     CACHE_BYTES,
@@ -322,8 +322,7 @@ def _chip_joules(unit: Unit, transport: float) -> tuple[float, ...]:
 
 def unit_rows(machine: Machine, engine: Engine, calibration: Calibration) -> list[UnitRow]:
     """The units of a machine as the arithmetic reads them, with the calibrated launch."""
-    own = calibration.engines.get(engine.name)
-    launch = (own.launch if own else None) or calibration.launch
+    launch = own_efficiency(engine, calibration).launch or calibration.launch
     launch_s = launch.value if launch else None
     return [_unit_row(unit, machine, 0.0 if engine.ideal else launch_s) for unit in machine.units]
 

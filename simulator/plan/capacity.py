@@ -16,7 +16,7 @@ from simulator.errors import ScenarioError, SimulatorError
 from simulator.plan.queueing import Slo, deviations, wait_at
 from simulator.predict import Predictor, predictor
 from simulator.scenario import Scenario
-from simulator.steady import max_concurrency, steady_grid
+from simulator.steady import MOST, max_concurrency, steady_grid
 from simulator.sweep import predict_many
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Curves:
     prefill_share: NDArray[np.float64]
     power_w: NDArray[np.float64]
     bound: str
-    """What ends the curve: KV capacity or the engine's limit."""
+    """What ends the curve: KV capacity, or compute where more at a time would bring nothing."""
 
     def at(self, column: NDArray[np.float64], flight: NDArray[np.float64]) -> NDArray[np.float64]:
         """A column at any number in flight, interpolated over its logarithm."""
@@ -177,17 +177,24 @@ def modelled(
             raise ScenarioError(
                 f"load '{load.name}' needs {'an slo' if slo is None else 'a model'}, or tables of throughput"
             )
+        known: dict[tuple[Scenario, str], list[Within]] = {}
         for o, option in enumerate(options):
             if option.load != load.name:
                 continue
+            if option.role != "whole" and slo.e2el_s is not None and slo.ttft_s is None:
+                raise ScenarioError("an E2EL SLO on prefill and decode pools needs a TTFT beside it, which divides it")
             try:
-                own = predictor(scenario_of(option, load))
+                scenario = scenario_of(option, load)
+                own, key = predictor(scenario), (scenario, option.role)
+                if key not in known:  # purchases and regions of one deployment share it
+                    known[key] = _of_buckets(own, option, load, slo, max_utilization, link)
+                served = known[key]
             except SimulatorError as error:
                 limit[o, start : start + len(load)] = str(error)
                 continue
             if option.idle_w is None:
                 idle[o] = own.resolved.machine.waiting_w * own.resolved.parallelism.devices
-            for b, found in enumerate(_of_buckets(own, option, load, slo, max_utilization, link)):
+            for b, found in enumerate(served):
                 at = (o, start + b)
                 rate[at], limit[at], flight[at] = found.requests_per_s, found.limit, found.concurrency
                 power[at] = option.power_w or idle[o] + min(1.0, found.flight) * (found.power_w - idle[o])
@@ -246,8 +253,6 @@ def kv_bytes(own: Predictor, prompt: float) -> float:
 
 def _part(slo: Slo, role: str, moved_s: float) -> Slo:
     """What an SLO leaves to one of two pools: the first token, with its cache's way, to prefill, the others to decode."""
-    if slo.e2el_s is not None and slo.ttft_s is None:
-        raise ScenarioError("an E2EL SLO on prefill and decode pools needs a TTFT beside it, which divides it")
     if role == "prefill":
         return Slo(None if slo.ttft_s is None else slo.ttft_s - moved_s, None, None, slo.percentile)
     rest = None if slo.e2el_s is None else slo.e2el_s - (slo.ttft_s or 0.0)
@@ -291,10 +296,8 @@ def _cached_curves(own: Predictor, role: str, sizes: tuple[tuple[float, float], 
     for i in asked:
         part = slice(start, start + len(knots[i]))
         start = part.stop
-        ended = knots[i][-1] >= resolved.engine.max_sequences * resolved.parallelism.dp
-        bound = "max_num_seqs" if ended else "KV capacity"
-        bound = "compute" if role == "prefill" else bound
-        found[i] = Curves(knots[i], **{name: columns[name][part] for name in _NAMES}, bound=bound)
+        ended = "compute" if role == "prefill" or knots[i][-1] >= MOST else "KV capacity"
+        found[i] = Curves(knots[i], **{name: columns[name][part] for name in _NAMES}, bound=ended)
     return tuple(found)  # type: ignore[arg-type]
 
 

@@ -26,6 +26,7 @@ from simulator.plan.milp import Program, Settings, Solution, rounded, solve
 from simulator.plan.option import Option, expanded
 from simulator.plan.queueing import Slo
 from simulator.plan.tables import Throughput, is_melange, melange, read_tables, tabled
+from simulator.scenario import load_model
 from simulator.spec.loader import check, place, read_mapping
 from simulator.spec.plan import LoadSpec, PlanSpec
 
@@ -57,6 +58,10 @@ def plan(file: Path | str | Mapping[str, Any], **changes: float | None) -> Plan:
     capacity = _capacity(spec, loads, options, tables, path)
     if tables is not None:
         notes += tables.notes
+    for option, rates, limits in zip(options, capacity.requests_per_s, capacity.limit, strict=True):
+        if not rates.any():
+            reasons = sorted({str(reason) for reason in limits} - {"another load"})
+            notes.append(f"{option.name} is left out: {reasons[0]}")
     return _answer(spec, path, loads, options, capacity, notes, can_loosen=tables is None)
 
 
@@ -81,6 +86,12 @@ def _load(given: LoadSpec, position: int, path: Path) -> Load:
             shorten(path), line, column, f"loads.{position}.traffic", str(error).removeprefix("traffic: ")
         )
         raise SpecError([problem]) from None
+    if given.model is not None:
+        try:
+            load_model(given.model)
+        except UnknownNameError as error:
+            line, column = place(path, "loads", position, "model")
+            raise SpecError([Problem(shorten(path), line, column, f"loads.{position}.model", str(error))]) from None
     asked = given.slo
     slo = None if asked is None else Slo(asked.ttft, asked.tpot, asked.e2el, asked.percentile, asked.exempt)
     return Load(
@@ -158,6 +169,8 @@ def _answer(
     solution = best_fleet(program, settings)
     if solution.status == "infeasible":
         raise why_infeasible(program, options, loads, capacity, settings)
+    # Further solves are asides: they may not take much longer than the answer itself.
+    settings = replace(settings, time_limit_s=min(settings.time_limit_s, max(1.0, 3.0 * solution.seconds)))
     singles, solution = _each_alone(program, options, solution, settings)
     money = float(sums.money.cost @ solution.instances) + float((sums.money.usage * solution.share).sum())
     moved = solution.instances - np.array([option.current for option in options])

@@ -202,7 +202,8 @@ def _unserved(program: Program, options: Sequence[Option], loads: Sequence[Load]
         reasons: dict[str, list[str]] = {}
         for o, option in enumerate(options):
             if not usable[o, b] and capacity.limit[o, b] != "another load":
-                reasons.setdefault(str(capacity.limit[o, b]), []).append(option.name)
+                named = reasons.setdefault(str(capacity.limit[o, b]), [])
+                named += [option.hardware] if option.hardware not in named else []
         words = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
         found.append(f"no option serves the bucket {_bucket(loads, int(b))} ({words})")
     return found[:2] + ([f"and {len(found) - 2} more buckets"] if len(found) > 2 else [])

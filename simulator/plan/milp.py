@@ -10,6 +10,7 @@ import re
 import tempfile
 import time
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -332,9 +333,7 @@ def _run(problem: Any, settings: Settings, relaxed: bool) -> tuple[str, Status, 
 
 
 def _has_highs() -> bool:
-    import pulp
-
-    return "HiGHS" in pulp.listSolvers(onlyAvailable=True)
+    return find_spec("highspy") is not None
 
 
 def _highs(problem: Any, settings: Settings, relaxed: bool) -> tuple[str, Status, dict[str, float], float]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator import catalog
+from simulator.cost.efficiency import load_engine
 from simulator.cost.price import hourly_price
 from simulator.errors import Problem, SimulatorError, SpecError, UnknownNameError, shorten
 from simulator.mapping.machine import load_machine
@@ -77,6 +78,9 @@ def expanded(spec: PlanSpec, path: Path, *, tables: bool) -> tuple[list[Option],
             line, column = place(path, "options", position, *keys)
             problems.append(Problem(shorten(path), line, column, ".".join(["options", str(position), *keys]), message))
 
+        if not tables:
+            for key, message in _unknown(given):
+                problem(message, key)
         for name in given.loads or ():
             if name not in loads:
                 problem(f"no load '{name}'; loads are {', '.join(loads)}", "loads")
@@ -93,13 +97,33 @@ def expanded(spec: PlanSpec, path: Path, *, tables: bool) -> tuple[list[Option],
     return _named(found), list(dict.fromkeys(notes))
 
 
+def _unknown(given: OptionSpec) -> list[tuple[str, str]]:
+    """Keys and messages of engines and techniques that there are none of."""
+    found = []
+    for name in _listed(given.engine):
+        try:
+            load_engine(name or "ideal")
+        except UnknownNameError as error:
+            found.append(("engine", str(error)))
+    for variant in given.techniques:
+        for name in _techniques(variant):
+            try:
+                catalog.find("technique", name.partition(":")[0])
+            except UnknownNameError as error:
+                found.append(("techniques", str(error)))
+    return found
+
+
+def _techniques(variant: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in variant.split("+") if name.strip() not in ("", "none"))
+
+
 def _combinations(given: OptionSpec, loads: Sequence[str]) -> list[Option]:
     found = []
     for hardware, tp, engine, variant, purchase, region, load in itertools.product(
         _listed(given.hardware), _listed(given.tp), _listed(given.engine), given.techniques,
         _listed(given.purchase), _listed(given.region), given.loads or loads,
     ):  # fmt: skip
-        techniques = tuple(name.strip() for name in variant.split("+") if name.strip() not in ("", "none"))
         found.append(
             Option(
                 "",
@@ -109,7 +133,7 @@ def _combinations(given: OptionSpec, loads: Sequence[str]) -> list[Option]:
                 table=given.table or hardware,
                 tp=tp,
                 engine=engine,
-                techniques=techniques,
+                techniques=_techniques(variant),
                 role=given.role,
                 purchase=purchase,
                 region=region,

@@ -23,12 +23,25 @@ class Chain(Spec):
     """Times that the op's own reads and writes are made, all its kernels together."""
 
 
+class Release(Spec):
+    """Which releases of an engine a file is for, where that is not the current one."""
+
+    of: str
+    """The current release's file. Calibrations and intervals of that name hold for this one too."""
+    before: str | None = Field(default=None, pattern=r"^\d+(\.\d+)*$")
+    """First version that it does not hold for: a name with a lower version means this file. None: no such versions."""
+    until: int
+    """Last year that it holds for: so does a name with this year, or an earlier one."""
+
+
 class EngineSpec(Spec):
     """An inference engine."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     title: str
     aliases: list[str] = Field(default_factory=list)
+    release: Release | None = None
+    """For an earlier release: `vllm 0.5.2` and `vllm (2023)` find it beside `vllm`, the current one."""
     notes: str | None = None
     sources: dict[str, Source]
     default_source: str | None = None
@@ -40,6 +53,9 @@ class EngineSpec(Spec):
     """The same for a step that starts sequences."""
     host_per_sequence: Time
     """Further host time per sequence of a step."""
+    stream_per_sequence: Time | None = None
+    """Further host time per sequence of a step when serving, where the process that forms steps also streams the tokens
+    to the clients; 0 where it is not given."""
     kernel_host_factor: Fraction
     """Host time to issue one kernel, over the device's own `host_launch`, where no graph is replayed."""
     kernel_gap: Time
@@ -48,6 +64,8 @@ class EngineSpec(Spec):
     graph_decode: bool
     """Decode steps replay a captured graph: kernels cost no host time."""
     graph_prefill: bool = False
+    graph_architectures: list[str] = Field(default_factory=list)
+    """Architectures of devices on which graphs are replayed; all where none is named."""
     unfused: list[str] = Field(default_factory=list)
     """Names of small ops (rope, activation, residual, qk_norm, ...) that are kernels of their own; `all` for every one."""
     norm_kernels: Count
@@ -69,8 +87,6 @@ class EngineSpec(Spec):
     mixes_prefill: bool = False
     """When serving, prompts ride in the steps of running decodes, all within `max_batched_tokens`; otherwise they have steps
     of their own, for which the decodes wait."""
-    max_sequences: Count | None = None
-    """Most sequences in flight at a time when serving; no limit where it is not given."""
     spills: bool = False
     """Uses further memories (host DRAM, DDR tier, flash) when the first is full."""
     rounds_inputs: bool = False

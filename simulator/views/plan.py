@@ -5,6 +5,7 @@ Knows words, tables and colours; the numbers are those of `simulator.plan.answer
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -90,9 +91,10 @@ def limits_words(part: Part) -> str:
     >>> limits_words(Part(Option("a", "load", "a", 1.0), 1, 1, 1.0, 1.0, 1.0, 1.0, {"TPOT": 0.7, "KV capacity": 0.3}))
     'TPOT 70%, KV capacity 30%'
     """
-    if len(part.limits) == 1:
-        return next(iter(part.limits))
-    return ", ".join(f"{name} {share:.0%}" for name, share in list(part.limits.items())[:3])
+    shown = {name: share for name, share in part.limits.items() if share >= 0.005}
+    if len(shown) == 1:
+        return next(iter(shown))
+    return ", ".join(f"{name} {share:.0%}" for name, share in list(shown.items())[:3])
 
 
 def singles_table(plan: Plan) -> Table:
@@ -260,6 +262,7 @@ def _draw_costs(figure: Any, plan: Plan, colors: Mapping[str, str]) -> None:
     )
     money = plan.objective_name == "money"
     total = sum(part.usd_per_hour for part in plan.parts)
+    longest = max([plan.objective, *(one.objective or 0.0 for one in able)])
     for part in plan.parts:
         value = part.usd_per_hour if money else plan.objective * part.usd_per_hour / total
         figure.add_bar(
@@ -268,8 +271,9 @@ def _draw_costs(figure: Any, plan: Plan, colors: Mapping[str, str]) -> None:
             orientation="h",
             name=f"{part.instances} x {part.option.name}",
             marker={"color": colors[part.option.name]},
-            text=[f"{value:,.2f}"],
-            textposition="auto",
+            text=[f"{value:,.2f}" if value > 0.08 * longest else ""],
+            textposition="inside",
+            textangle=0,
             legendgroup=part.option.name,
             hovertemplate=f"{part.option.name}: %{{x:,.2f}}, used {part.utilization:.0%}<extra></extra>",
             row=1,
@@ -324,12 +328,12 @@ def pareto_figure(records: Sequence[Mapping[str, Any]], objectives: Sequence[str
         if not part:
             continue
         marker: dict[str, Any] = {
-            "size": 14 if on else 9,
-            "symbol": "circle" if on else "circle-open",
-            "line": {"width": 1.5, "color": "#222222" if on else "#999999"},
-            "color": "#0072B2" if on else "#999999",
+            "size": 15 if on else 9,
+            "symbol": "circle" if on else "diamond",
+            "line": {"width": 2 if on else 0.5, "color": "#222222"},
+            "color": "#0072B2" if on else "#BBBBBB",
         }
-        if third and on:
+        if third:
             marker |= {
                 "color": np.log10([float(record[third]) for record in part]),
                 "colorscale": "Cividis", "cmin": float(np.log10(min(spread))), "cmax": float(np.log10(max(spread))),
@@ -340,15 +344,22 @@ def pareto_figure(records: Sequence[Mapping[str, Any]], objectives: Sequence[str
             y=[record[second] for record in part],
             mode="markers+text" if on else "markers",
             text=[_named(record) for record in part],
-            textposition="top center",
+            textposition="middle right",
             textfont={"size": 11},
-            name="on the front" if on else "beaten on every objective",
+            cliponaxis=False,
+            name="on the front" if on else "beaten by another",
             marker=marker,
             hovertemplate="<b>%{text}</b><br>" + f"{titles[0]} %{{x:.4g}}<br>{second} %{{y:.4g}}<extra></extra>",
         )
-    axis = {"type": "log", "showline": True, "linecolor": "#888888", "gridcolor": "#E6E6E6"}
-    figure.update_xaxes(title=f"{titles[0]}, {_unit(keys[0])}{_better(keys[0])}", **axis)
-    figure.update_yaxes(title=f"{titles[min(1, len(titles) - 1)]}, {_unit(second)}{_better(second)}", **axis)
+    for axis, key, title in (
+        (figure.update_xaxes, keys[0], titles[0]),
+        (figure.update_yaxes, second, titles[min(1, len(titles) - 1)]),
+    ):
+        ticks = _ticks([float(record[key]) for record in shown])
+        axis(
+            title=f"{title}, {_unit(key)}{_better(key)}", type="log", showline=True, linecolor="#888888",
+            gridcolor="#E6E6E6", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks],
+        )  # fmt: skip
     figure.update_layout(
         template="plotly_white",
         width=WIDTH,
@@ -380,6 +391,13 @@ def _unit(key: str) -> str:
 
 def _better(key: str) -> str:
     return " (more is better)" if key in MORE_IS_BETTER else ""
+
+
+def _ticks(values: Sequence[float]) -> list[float]:
+    """1, 2 and 5 of every decade that values lie in."""
+    positive = [value for value in values if value > 0] or [1.0]
+    decades = range(math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive))) + 1)
+    return [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
 
 
 def _log_bar(values: Sequence[float], title: str) -> dict[str, Any]:

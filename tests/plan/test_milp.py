@@ -138,6 +138,11 @@ def test_time_out_is_never_called_optimal(name: str) -> None:
     assert ((one.need * found.share).sum(axis=1) <= found.instances + 1e-6).all()
 
 
+def test_without_highs_the_other_solver_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simulator.plan.milp.find_spec", lambda name: None)
+    assert solve(drawn(1, 2, 4, 5.0), EXACT).solver == "CBC"
+
+
 def test_infeasible_is_told_from_time_out_and_its_slack_is_the_least() -> None:
     one = drawn(1, 3, 6, 50.0)
     few = replace(one, limits=(Limit("stock", 2.0, np.ones(3)),))

@@ -10,7 +10,7 @@ import pytest
 from simulator.errors import ScenarioError
 from simulator.predict import Predictor, predictor
 from simulator.scenario import Scenario, resolve
-from simulator.steady import COLUMNS, max_concurrency, steady, steady_at_rate, steady_grid
+from simulator.steady import COLUMNS, max_concurrency, predict_steady, steady, steady_at_rate, steady_grid
 
 CASES = [
     Scenario("llama-3.1-8b", "H100", engine="vllm"),
@@ -110,13 +110,6 @@ def test_room_for_so_many_and_no_more(deployment: Predictor) -> None:
     assert beyond.ttft_s - at_most.ttft_s == pytest.approx(50 / beyond.requests_per_s)
 
 
-def test_engine_limits_its_sequences() -> None:
-    found = resolve(CASES[0].with_(batch=1, input_tokens=1, output_tokens=1))
-    limited = Predictor(replace(found, engine=replace(found.engine, max_sequences=16.0)))
-    assert max_concurrency(limited, 100, 100) == 16
-    assert steady(limited, concurrency=40, input_tokens=100, output_tokens=100).running == 16
-
-
 def test_grid_agrees_with_points(deployment: Predictor) -> None:
     flights, prompts, outputs = (values.ravel() for values in np.meshgrid([1, 7, 64, 900], [1, 500, 12000], [1, 150]))
     columns = steady_grid(deployment, concurrency=flights, input_tokens=prompts, output_tokens=outputs)
@@ -171,3 +164,57 @@ def test_bad_grids_are_refused() -> None:
         steady_grid(
             predictor(CASES[0]), concurrency=np.array([0]), input_tokens=np.array(10), output_tokens=np.array(10)
         )
+
+
+def test_benchmarks_begin_at_once() -> None:
+    """The same requests per second; the first tokens wait for one another, and answers that wait less are shorter."""
+    for scenario in CASES[:2]:
+        found = predictor(scenario)
+        asked = {"concurrency": 64, "input_tokens": 1024, "output_tokens": 256}
+        spread = steady(found, **asked)
+        ten, many = steady(found, **asked, waves=10), steady(found, **asked, waves=10**6)
+        assert ten.requests_per_s == pytest.approx(spread.requests_per_s, rel=0.1)
+        assert ten.ttft_s > 2.0 * spread.ttft_s
+        assert ten.ttft_s >= many.ttft_s
+        assert ten.tpot_s < spread.tpot_s
+        assert ten.ttft_s + 255 * ten.tpot_s == pytest.approx(ten.e2el_s)
+
+
+def test_prompts_that_are_waited_for_stay_together() -> None:
+    """Without mixing, a wave is a static batch: half its prefill is the mean wait."""
+    found = predictor(CASES[1])
+    wave = steady(found, concurrency=64, input_tokens=1024, output_tokens=256, waves=10)
+    batch = found.predict(64, 1024, 256)
+    assert wave.e2el_s == pytest.approx(batch.e2el_s, rel=1e-9)
+    assert wave.ttft_s == pytest.approx(batch.ttft_s * (1 + 8 / 64) / 2, rel=1e-9)
+
+
+def test_streaming_to_clients_takes_host_time() -> None:
+    found = resolve(CASES[0].with_(batch=1, input_tokens=1, output_tokens=1))
+    streams = Predictor(replace(found, engine=replace(found.engine, stream_per_sequence_s=1e-4)))
+    asked = {"concurrency": 50, "input_tokens": 100, "output_tokens": 400}
+    before, after = steady(Predictor(found), **asked), steady(streams, **asked)
+    assert after.decode_step_s - before.decode_step_s == pytest.approx(50 * 1e-4)
+    assert streams.predict(50, 100, 400).tpot_s == Predictor(found).predict(50, 100, 400).tpot_s
+
+
+def test_under_the_keys_of_a_prediction() -> None:
+    found = predictor(CASES[0])
+    asked = {"concurrency": 32, "input_tokens": 900, "output_tokens": 200}
+    state, prediction = steady(found, **asked), predict_steady(found, **asked)
+    for name in ("ttft_s", "tpot_s", "e2el_s", "output_tokens_per_s", "power_w", "energy_j_per_output_token", "fits"):
+        assert getattr(prediction, name) == getattr(state, name)
+    assert set(prediction.to_dict()) == set(found.predict(32, 900, 200).to_dict())
+    assert prediction.kv_bytes < found.predict(32, 900, 200).kv_bytes
+    assert sum(prediction.energy_by_component_j.values()) == pytest.approx(prediction.energy_j, rel=0.02)
+    low, high = prediction.interval["tpot_s"]
+    assert low < prediction.tpot_s * 1.5
+    assert high > prediction.tpot_s
+
+
+def test_images_are_seen_by_their_tower_alone() -> None:
+    """A tower's attention is over the patches of an image: a vision-language prompt takes tenths of a second, not hours."""
+    asked = Scenario("llava-hf/llava-1.5-7b-hf", "A100", input_tokens=100, output_tokens=10, images=1)
+    real = predictor(asked.with_(engine="vllm")).predict(1, 100, 10)
+    ideal = predictor(asked.with_(engine="ideal")).predict(1, 100, 10)
+    assert ideal.ttft_s < real.ttft_s < 5.0 * ideal.ttft_s

@@ -62,9 +62,15 @@ def test_held_out_parameters_take_the_place_of_the_shipped(stored: pd.DataFrame)
     assert held.calibrate(machine) is other
     assert held.calibrate(load_machine("mi300x")).name != other.name
     asked = Scenario("llama-2-7b", "h100-sxm5-80gb", engine="vllm")
-    assert held.answer()(asked).tpot_s > 1.0 > predict(asked).tpot_s
+    assert (
+        held.build()(asked).predict(asked.batch, asked.input_tokens, asked.output_tokens).tpot_s
+        > 1.0
+        > predict(asked).tpot_s
+    )
     same = replace(held, calibration=None, engines={})
-    assert same.answer()(asked).tpot_s == pytest.approx(predict(asked).tpot_s)
+    assert same.build()(asked).predict(asked.batch, asked.input_tokens, asked.output_tokens).tpot_s == pytest.approx(
+        predict(asked).tpot_s
+    )
 
 
 def test_held_out_kernels_use_other_parameters() -> None:
