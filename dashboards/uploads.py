@@ -160,7 +160,9 @@ def _check(value: Any, shown: str, depth: int = 0) -> None:
 
 def _names_a_file(text: str) -> bool:
     """Whether a loader could take the text for a file: by its ending, by its form, or because there is one."""
-    if text.lower().endswith((".yaml", ".yml", ".json", ".onnx", ".csv", ".parquet")) or text.startswith(("/", "~", "..")):
+    if text.lower().endswith((".yaml", ".yml", ".json", ".onnx", ".csv", ".parquet")) or text.startswith(
+        ("/", "~", "..")
+    ):
         return True
     try:
         return Path(text).is_file()
