@@ -38,7 +38,7 @@ def plan_html(plan: Plan) -> str:
 
 def plan_blocks(plan: Plan) -> list[Block]:
     """The answer, the fleet, each type alone, what is in the way, and notes."""
-    blocks: list[Block] = [result_section(plan), mix_table(plan)]
+    blocks: list[Block] = [_result(plan), mix_table(plan)]
     if len(plan.singles) > 1:
         blocks.append(singles_table(plan))
     blocks.append(binding_section(plan))
@@ -112,8 +112,7 @@ def _more(plan: Plan, single: Single) -> str:
     return f"{1.0 - plan.objective / single.objective:.1%}" if single.objective else ""
 
 
-def result_section(plan: Plan) -> Section:
-    """The fleet in sum."""
+def _result(plan: Plan) -> Section:
     rows = []
     if plan.objective_name != "money":
         rows.append((plan.objective_name, amount(plan.objective, plan.objective_name), status_words(plan)))
@@ -249,17 +248,10 @@ def _draw_costs(figure: Any, plan: Plan, colors: Mapping[str, str]) -> None:
     able = [one for one in plan.singles if one.objective is not None]
     able.sort(key=lambda one: -(one.objective or 0.0))
     figure.add_bar(
-        y=[one.hardware for one in able],
-        x=[one.objective for one in able],
-        orientation="h",
-        marker={"color": "#BBBBBB"},
-        text=[f"{one.objective:,.2f}" for one in able],
-        textposition="auto",
-        showlegend=False,
-        hovertemplate="%{y} alone: %{x:,.2f}<extra></extra>",
-        row=1,
-        col=1,
-    )
+        y=[one.hardware for one in able], x=[one.objective for one in able], orientation="h", marker={"color": "#BBBBBB"},
+        text=[f"{one.objective:,.2f}" for one in able], textposition="auto", showlegend=False,
+        hovertemplate="%{y} alone: %{x:,.2f}<extra></extra>", row=1, col=1,
+    )  # fmt: skip
     money = plan.objective_name == "money"
     total = sum(part.usd_per_hour for part in plan.parts)
     longest = max([plan.objective, *(one.objective or 0.0 for one in able)])
