@@ -258,19 +258,11 @@ def _draw_costs(figure: Any, plan: Plan, colors: Mapping[str, str]) -> None:
     for part in plan.parts:
         value = part.usd_per_hour if money else plan.objective * part.usd_per_hour / total
         figure.add_bar(
-            y=["<b>mix</b>"],
-            x=[value],
-            orientation="h",
-            name=f"{part.instances} x {part.option.name}",
-            marker={"color": colors[part.option.name]},
-            text=[f"{value:,.2f}" if value > 0.08 * longest else ""],
-            textposition="inside",
-            textangle=0,
+            y=["<b>mix</b>"], x=[value], orientation="h", name=f"{part.instances} x {part.option.name}",
+            marker={"color": colors[part.option.name]}, text=[f"{value:,.2f}"], textposition="auto",
             legendgroup=part.option.name,
-            hovertemplate=f"{part.option.name}: %{{x:,.2f}}, used {part.utilization:.0%}<extra></extra>",
-            row=1,
-            col=1,
-        )
+            hovertemplate=f"{part.option.name}: %{{x:,.2f}}, used {part.utilization:.0%}<extra></extra>", row=1, col=1,
+        )  # fmt: skip
     figure.update_xaxes(title=UNITS[plan.objective_name], rangemode="tozero", row=1, col=1)
 
 
