@@ -254,7 +254,7 @@ def _draw_costs(figure: Any, plan: Plan, colors: Mapping[str, str]) -> None:
     )  # fmt: skip
     money = plan.objective_name == "money"
     total = sum(part.usd_per_hour for part in plan.parts)
-    longest = max([plan.objective, *(one.objective or 0.0 for one in able)])
+    max([plan.objective, *(one.objective or 0.0 for one in able)])
     for part in plan.parts:
         value = part.usd_per_hour if money else plan.objective * part.usd_per_hour / total
         figure.add_bar(
