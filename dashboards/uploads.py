@@ -154,8 +154,20 @@ def _check(value: Any, shown: str, depth: int = 0) -> None:
     elif isinstance(value, list):
         for inner in value:
             _check(inner, shown, depth + 1)
-    elif isinstance(value, str) and value.lower().endswith((".yaml", ".yml", ".json", ".onnx", ".csv", ".parquet")):
+    elif isinstance(value, str) and _names_a_file(value):
         raise ImportFormatError(f"'{shown}' names the file '{value[:60]}'; an upload may only use known names")
+
+
+def _names_a_file(text: str) -> bool:
+    """Whether a loader could take the text for a file: by its ending, by its form, or because there is one."""
+    if text.lower().endswith((".yaml", ".yml", ".json", ".onnx", ".csv", ".parquet")) or text.startswith(
+        ("/", "~", "..")
+    ):
+        return True
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):
+        return True
 
 
 def _try(upload: Upload) -> None:

@@ -4,7 +4,12 @@ window.dash_clientside = Object.assign({}, window.dash_clientside, {
     screen: function () {
       window.setTimeout(function () {
         const here = document.querySelector(".nav-link-here");
-        if (here) { here.parentElement.scrollLeft = here.offsetLeft - 40; }
+        document.querySelectorAll(".nav-link").forEach(function (link) { link.removeAttribute("aria-current"); });
+        if (here) {
+          here.parentElement.scrollLeft = here.offsetLeft - 40;
+          here.setAttribute("aria-current", "page");
+          document.title = here.textContent + " - Ridgeline";
+        }
       }, 400);
       return window.innerWidth < 720 ? "narrow" : "wide";
     },

@@ -22,7 +22,7 @@ def answer(state: State, screen: Screen) -> Answer:
     """The page for a state."""
     prediction, baseline = predicted(state.work), baseline_of(state)
     heading, line = prediction_heading(prediction)
-    blocks = [_numbers(state, prediction, baseline), _time(state, prediction, baseline)]
+    blocks = [_numbers(state, prediction, baseline), _time(state, prediction, baseline, screen)]
     blocks += [_memory(state, prediction, baseline), _energy(state, prediction, baseline)]
     blocks += [_sure(state, prediction), _ops(state, prediction)]
     return Answer(heading, line, tuple(blocks))
@@ -50,7 +50,7 @@ def _numbers(state: State, prediction: Prediction, baseline: Prediction | None) 
     )  # fmt: skip
 
 
-def _time(state: State, prediction: Prediction, baseline: Prediction | None) -> Block:
+def _time(state: State, prediction: Prediction, baseline: Prediction | None, screen: Screen) -> Block:
     parts = waterfall(prediction)
     before = waterfall(baseline) if baseline is not None else []
     records = waterfall_records(parts)
@@ -65,7 +65,7 @@ def _time(state: State, prediction: Prediction, baseline: Prediction | None) -> 
     return Block(
         "waterfall", "Where the time goes", _asks(state, "--explain"), {"waterfall": records}, records,
         note=what_helps(prediction),
-        figure=waterfall_figure(parts, before), describes=said,
+        figure=waterfall_figure(parts, before, narrow=screen.narrow), describes=said,
     )  # fmt: skip
 
 

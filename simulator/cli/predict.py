@@ -51,10 +51,11 @@ def command(concurrency: int | None, explain: bool, as_json: bool, **named: Any)
         if served is not None:
             found["steady"] = served
         if explain:
-            from simulator.views.waterfall import waterfall, waterfall_records
-
             found["ops"] = [op_record(op) for op in prediction.ops()]
-            found["waterfall"] = waterfall_records(waterfall(prediction))
+            if served is None:
+                from simulator.views.waterfall import waterfall, waterfall_records
+
+                found["waterfall"] = waterfall_records(waterfall(prediction))
             found["energy_by_component_j"] = dict(prediction.energy_by_component_j)
         click.echo(to_json(found))
         return

@@ -38,7 +38,7 @@ def plan_html(plan: Plan) -> str:
 
 def plan_blocks(plan: Plan) -> list[Block]:
     """The answer, the fleet, each type alone, what is in the way, and notes."""
-    blocks: list[Block] = [result_section(plan), mix_table(plan)]
+    blocks: list[Block] = [_result(plan), mix_table(plan)]
     if len(plan.singles) > 1:
         blocks.append(singles_table(plan))
     blocks.append(binding_section(plan))
@@ -112,8 +112,7 @@ def _more(plan: Plan, single: Single) -> str:
     return f"{1.0 - plan.objective / single.objective:.1%}" if single.objective else ""
 
 
-def result_section(plan: Plan) -> Section:
-    """The fleet in sum."""
+def _result(plan: Plan) -> Section:
     rows = []
     if plan.objective_name != "money":
         rows.append((plan.objective_name, amount(plan.objective, plan.objective_name), status_words(plan)))
@@ -249,36 +248,21 @@ def _draw_costs(figure: Any, plan: Plan, colors: Mapping[str, str]) -> None:
     able = [one for one in plan.singles if one.objective is not None]
     able.sort(key=lambda one: -(one.objective or 0.0))
     figure.add_bar(
-        y=[one.hardware for one in able],
-        x=[one.objective for one in able],
-        orientation="h",
-        marker={"color": "#BBBBBB"},
-        text=[f"{one.objective:,.2f}" for one in able],
-        textposition="auto",
-        showlegend=False,
-        hovertemplate="%{y} alone: %{x:,.2f}<extra></extra>",
-        row=1,
-        col=1,
-    )
+        y=[one.hardware for one in able], x=[one.objective for one in able], orientation="h", marker={"color": "#BBBBBB"},
+        text=[f"{one.objective:,.2f}" for one in able], textposition="auto", showlegend=False,
+        hovertemplate="%{y} alone: %{x:,.2f}<extra></extra>", row=1, col=1,
+    )  # fmt: skip
     money = plan.objective_name == "money"
     total = sum(part.usd_per_hour for part in plan.parts)
-    longest = max([plan.objective, *(one.objective or 0.0 for one in able)])
+    max([plan.objective, *(one.objective or 0.0 for one in able)])
     for part in plan.parts:
         value = part.usd_per_hour if money else plan.objective * part.usd_per_hour / total
         figure.add_bar(
-            y=["<b>mix</b>"],
-            x=[value],
-            orientation="h",
-            name=f"{part.instances} x {part.option.name}",
-            marker={"color": colors[part.option.name]},
-            text=[f"{value:,.2f}" if value > 0.08 * longest else ""],
-            textposition="inside",
-            textangle=0,
+            y=["<b>mix</b>"], x=[value], orientation="h", name=f"{part.instances} x {part.option.name}",
+            marker={"color": colors[part.option.name]}, text=[f"{value:,.2f}"], textposition="auto",
             legendgroup=part.option.name,
-            hovertemplate=f"{part.option.name}: %{{x:,.2f}}, used {part.utilization:.0%}<extra></extra>",
-            row=1,
-            col=1,
-        )
+            hovertemplate=f"{part.option.name}: %{{x:,.2f}}, used {part.utilization:.0%}<extra></extra>", row=1, col=1,
+        )  # fmt: skip
     figure.update_xaxes(title=UNITS[plan.objective_name], rangemode="tozero", row=1, col=1)
 
 

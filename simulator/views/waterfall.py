@@ -42,6 +42,7 @@ MEANS = {
     "waiting": "for a turn, as not all caches fit at once",
 }
 _COLUMNS = (76, 116, 196)
+_NARROW = (72, 72, 142)
 """Pixels from the plot's right edge to the right end of the columns: seconds, share, the baseline's seconds."""
 _LEAST = 5e-4
 """Terms below this share of the whole are left out of a drawing."""
@@ -95,10 +96,10 @@ def waterfall_records(parts: Sequence[Part]) -> list[dict[str, Any]]:
     return [{"metric": p.metric, "kind": p.kind, "term": p.name, "seconds": p.seconds, "share": p.share} for p in parts]
 
 
-def waterfall_figure(parts: Sequence[Part], baseline: Sequence[Part] = ()) -> Any:
+def waterfall_figure(parts: Sequence[Part], baseline: Sequence[Part] = (), *, narrow: bool = False) -> Any:
     """A panel per metric, one below the other: a floating bar per term, its numbers in columns at the right.
 
-    A dashed line stands where the baseline ends.
+    A dashed line stands where the baseline ends. `narrow`: with a baseline, its seconds stand in place of the shares.
     """
     from plotly.subplots import make_subplots
 
@@ -112,10 +113,11 @@ def waterfall_figure(parts: Sequence[Part], baseline: Sequence[Part] = ()) -> An
     )
     notes: list[dict[str, Any]] = []
     for number, metric in enumerate(metrics, start=1):
-        notes += _draw(figure, shown[metric], before[metric], number)
+        notes += _draw(figure, shown[metric], before[metric], number, narrow)
     figure.update_layout(
         template="plotly_white", height=height + 24, showlegend=False, bargap=0.28, annotations=notes,
-        margin={"l": 96, "r": _COLUMNS[-1] if baseline else _COLUMNS[1], "t": 42, "b": 34},
+        margin={"l": 96, "r": 6 + (_COLUMNS[1] if not baseline else _NARROW[2] if narrow else _COLUMNS[2]), "t": 42,
+                "b": 34},
         font={"family": "system-ui, Helvetica, Arial, sans-serif", "size": 13, "color": "#222222"},
         hoverlabel={"align": "left"},
     )  # fmt: skip
@@ -180,8 +182,11 @@ def _sum(parts: Sequence[Part]) -> float:
     return sum(part.seconds for part in parts)
 
 
-def _draw(figure: Any, parts: Sequence[Part], before: Sequence[Part], number: int) -> list[dict[str, Any]]:
+def _draw(
+    figure: Any, parts: Sequence[Part], before: Sequence[Part], number: int, narrow: bool
+) -> list[dict[str, Any]]:
     """Draws a panel; returns its title and its numbers, as annotations."""
+    shifts = _NARROW if narrow and before else _COLUMNS
     whole = _sum(parts)
     limit = max(whole, _sum(before)) or 1.0
     factor, unit = _unit(limit)
@@ -205,8 +210,8 @@ def _draw(figure: Any, parts: Sequence[Part], before: Sequence[Part], number: in
         )
     figure.update_yaxes(autorange="reversed", ticksuffix="  ", row=number, col=1)
     figure.update_xaxes(
-        range=[0, limit * factor * 1.01], tickvals=_ticks(limit * factor),
-        ticktext=[f"{tick:g} {unit}" for tick in _ticks(limit * factor)], tickangle=0,
+        range=[0, limit * factor * 1.01], tickvals=_ticks(limit * factor, 1 if narrow else 2),
+        ticktext=[f"{tick:g} {unit}" for tick in _ticks(limit * factor, 1 if narrow else 2)], tickangle=0,
         gridcolor="#E6E6E6", zerolinecolor="#888888", row=number, col=1,
     )  # fmt: skip
     axis = f"y{number if number > 1 else ''}"
@@ -222,30 +227,34 @@ def _draw(figure: Any, parts: Sequence[Part], before: Sequence[Part], number: in
             "text": f"<b>{text}</b>",
             "xshift": shift,
         }
-        for text, shift in zip(columns, _COLUMNS, strict=True)
+        for text, shift in zip(columns, shifts, strict=True)
         if text
     ]
     title = f"<b>{TITLES[parts[0].metric]}</b>" if parts else ""
     found.append({**found[0], "xanchor": "left", "x": 0.0, "xshift": -90, "text": title, "font": {"size": 14}})
     if before:
         found.append(
-            {**found[0], "text": "<span style='color:#57606a'>baseline</span>", "xshift": _COLUMNS[2], "yshift": 20}
+            {**found[0], "text": "<span style='color:#57606a'>baseline</span>", "xshift": shifts[2], "yshift": 20}
         )
     for part in parts:
         old = earlier.get((part.kind, part.name), 0.0)
-        texts = [duration(part.seconds), f"{part.share:.0%}", (duration(old) if old else "none") if before else ""]
+        texts = [
+            duration(part.seconds),
+            "" if shifts is _NARROW else f"{part.share:.0%}",
+            (duration(old) if old else "none") if before else "",
+        ]
         found += [
             {**row, "yref": axis, "y": part.name, "text": text, "xshift": shift}
-            for text, shift in zip(texts, _COLUMNS, strict=True)
+            for text, shift in zip(texts, shifts, strict=True)
             if text
         ]
     return found
 
 
-def _ticks(end: float) -> list[float]:
-    """Zero and two or three round numbers up to `end`."""
-    power = 10.0 ** math.floor(math.log10(end / 2.0))
-    step = next(digit * power for digit in (5.0, 2.0, 1.0) if 2.0 * digit * power <= end)
+def _ticks(end: float, least: int) -> list[float]:
+    """Zero and `least` round numbers up to `end`, or one or two more."""
+    power = 10.0 ** math.floor(math.log10(end / least))
+    step = next(digit * power for digit in (5.0, 2.0, 1.0) if least * digit * power <= end)
     return [step * i for i in range(int(end / step) + 1)]
 
 

@@ -47,3 +47,13 @@ def test_installed_wheel_works_elsewhere(tmp_path: Path) -> None:
     )
     tests = run("-m", "pytest", "-q", "-p", "no:dash", "-p", "no:cacheprovider", "-W", "error")
     assert "2 passed" in tests
+    shown = run(
+        "-c",
+        "from dashboards.app import ASSETS, build\n"
+        "from dashboards.pages import answer_of, pages\n"
+        "from dashboards.state import State\n"
+        "build()\n"
+        "answer = answer_of(pages()['/accuracy'], State())\n"
+        "print(sorted(path.name for path in ASSETS.iterdir()), answer.problem, answer.block('points').empty[:32])",
+    )
+    assert shown.strip() == "['ridgeline.css', 'ridgeline.js']  The measured runs do not ship wi"

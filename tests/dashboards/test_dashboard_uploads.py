@@ -98,6 +98,8 @@ throughput: [{option: a, rows: [[512, 128, 5]]}, {option: b, rows: [[512, 128, 2
         ("hardware", "s.yaml", "parts: [{device: ../../secret.yaml}]", "names the file"),
         ("hardware", "h.yaml", "name: h\nnonsense: 1", "unknown key"),
         ("plan", "p.yaml", "throughput: [{file: /etc/passwd.csv}]", "names the file"),
+        ("plan", "p.yaml", "throughput: [{file: /etc/passwd}]", "names the file"),
+        ("plan", "p.yaml", "loads: [{traffic: pyproject.toml}]", "names the file"),
         ("plan", "p.yaml", "- 1", "mapping"),
         ("model", "m.yaml", b"\xff\xfe\x00", "UTF-8"),
         ("model", "m.yaml", "x" * 1_100_000, "larger than 1 MB"),
