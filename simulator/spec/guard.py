@@ -132,6 +132,8 @@ class Guarded(Fields):
 class GuardSpec(Spec):
     """A guard file, `ridgeline.yaml` or `NAME.ridgeline.yaml`."""
 
+    name: str | None = None
+    """For people."""
     defaults: Fields = Field(default_factory=Fields)
     """Of every scenario that does not say otherwise."""
     tolerance: Share | None = None
