@@ -355,7 +355,7 @@ def op_on_unit(
         if pairs <= 0.0 or sequences <= 0.0:
             return 0.0
         pair_flops = flops / (pairs * op.heads)
-        narrow = op.weight_bytes < NARROW_BYTES
+        narrow = op.narrow > 0.0
         if query > 1.0:
             prefill = eff.prefill[NARROW_PREFILL if narrow else USUAL]
             floor_s = prefill.floor_s
