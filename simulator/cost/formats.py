@@ -25,11 +25,14 @@ _WIDER: dict[str, tuple[str, ...]] = {
 """Formats that do the work of one that a unit lacks, nearest first. TF32 has to be asked for."""
 
 
+def works_in_fp8(op: Op) -> bool:
+    """Whether an op is attention over a cache in FP8, whose kernels round the queries to FP8 as well."""
+    return op.kind == "attention" and any(t.role == "kv" and t.dtype == "fp8" for t in op.tensors)
+
+
 def multiplied(op: Op) -> str:
-    """The format an op multiplies in: attention over a cache in FP8 rounds its queries to FP8 as well."""
-    return (
-        "fp8" if op.kind == "attention" and any(t.role == "kv" and t.dtype == "fp8" for t in op.tensors) else op.dtype
-    )
+    """The format an op multiplies in."""
+    return "fp8" if works_in_fp8(op) else op.dtype
 
 
 def usable_dtype(dtype: str, unit: Unit) -> str | None:

@@ -358,7 +358,7 @@ def op_on_unit(
             # Counted per sample: the op itself knows its queries and keys.
             query, pairs, context = op.n, sequences * op.n * op.k, sequences * op.k
         pair_flops = flops / (pairs * op.heads)
-        narrow = op.weight_bytes < NARROW_BYTES
+        narrow = op.narrow > 0.0
         if query > 1.0:
             prefill = eff.prefill[NARROW_PREFILL if narrow else USUAL]
             floor_s = prefill.floor_s

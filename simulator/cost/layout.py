@@ -93,6 +93,8 @@ class OpRow(NamedTuple):
     """Of one stored weight; of attention, of one element of the cache."""
     stored: float
     """Elements that attention appends to the cache per new token; 0 where another op does."""
+    narrow: float
+    """1 for attention over a cache in FP8 on a machine that multiplies in it."""
     dequantized: float
     """Weight elements that are expanded before they are multiplied."""
     rounded: float
@@ -208,7 +210,7 @@ class Efficiency(NamedTuple):
     """As `narrow_compute` and `narrow_tuned`, with scales by groups."""
     reduction_s: float
     prefill: Any
-    """Rows of PrefillRow: of the usual kernel, and of that which reads a cache of 8 bits per element or fewer."""
+    """Rows of PrefillRow: of the usual kernel, and of that which works in FP8 (`OpRow.narrow`)."""
     decode: Any
     """Rows of DecodeRow: of the usual kernel, where every query head has a KV head of its own, and with such a cache."""
     rounding: RoundingRow

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from simulator.cost.efficiency import Engine, own_efficiency
-from simulator.cost.formats import multiplied, usable_dtype
+from simulator.cost.formats import multiplied, usable_dtype, works_in_fp8
 from simulator.cost.layout import (
     ACTIVATION_BYTES,
     CACHE_BYTES,
@@ -87,7 +87,7 @@ def build_table(
     ideal = engine.ideal
     return Table(
         ops=ops,
-        rows=[_op_row(op, engine, parts) for op in ops],
+        rows=[_op_row(op, engine, parts, machine) for op in ops],
         all=list(range(len(ops))),
         dense=[position for position, op in enumerate(ops) if not _contextual(op)],
         attending=[position for position, op in enumerate(ops) if _contextual(op)],
@@ -179,7 +179,7 @@ def _contextual(op: Op) -> bool:
     return any(amount.pairs or amount.context for amount in counts)
 
 
-def _op_row(op: Op, engine: Engine, parts: tuple[str, ...]) -> OpRow:
+def _op_row(op: Op, engine: Engine, parts: tuple[str, ...], machine: Machine) -> OpRow:
     kernels = 1.0
     if op.kind == "elementwise" and op.block in ("norm", "head") and not op.fused and not _chain(op, engine):
         kernels = engine.norm_kernels
@@ -202,6 +202,7 @@ def _op_row(op: Op, engine: Engine, parts: tuple[str, ...]) -> OpRow:
         kv_heads=float(op.kv_heads),
         element_bytes=input_bytes,
         weight_bytes=stored.bytes_per_element if stored else input_bytes,
+        narrow=1.0 if works_in_fp8(op) and any("fp8" in unit.peak_flop_per_s for unit in machine.units) else 0.0,
         stored=stored.write.tokens if stored else 0.0,
         dequantized=sum(t.read.const for t in narrow) * op.expansion,
         rounded=_rounded(op, input_bytes) if engine.rounds_inputs else 0.0,

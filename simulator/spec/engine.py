@@ -189,10 +189,9 @@ class AttentionEfficiency(Spec):
     single: DecodeEfficiency | None = None
     """Decode where every query head has a KV head of its own, if that is another kernel."""
     narrow_prefill: PrefillEfficiency | None = None
-    """Prefill with a cache of 8 bits or fewer, if that is another kernel; shares of the rate of FP8, where the cache is in
-    it and the unit has it."""
+    """Prefill with a cache in FP8 on a device that multiplies in it, if that is another kernel; shares of that rate."""
     narrow: DecodeEfficiency | None = None
-    """Decode with a cache of 8 bits or fewer, if that is another kernel."""
+    """The same of decode."""
 
 
 class RoundingEfficiency(Spec):
