@@ -27,12 +27,14 @@ NEEDED = {
     "quantization.native", "power.clock", "power.cap",
     # Baselines: kernels and frameworks that papers compare with.
     "attention.kernel", "attention.unsplit", "fusion.kernel", "fusion.split", "kv_cache.grown", "experts.capacity",
-    "speculative.recompute",
+    "speculative.recompute", "attention.per_head",
     # Conservation: bytes for operations, or the reverse, which nothing else trades.
     "quantization.lossless", "low_rank.rematerialize", "low_rank.weights", "kv_cache.channels", "kv_cache.spread",
     "training.states", "training.weights", "depth.prompt", "attention.chunked", "placement.neurons",
     # Exchange and routing: messages in fewer bits or fewer of them, tokens that meet fewer experts.
     "overlap.compress", "overlap.fewer", "experts.local", "experts.distinct", "experts.choose",
+    # Capacity: what does not fit together takes turns, and the copies between turns cost bandwidth.
+    "batching.switch",
 }  # fmt: skip
 """Used by fewer than two papers: the law or the baseline that needs each is what the comment before it says."""
 
