@@ -254,13 +254,13 @@ def _draw_costs(figure: Any, plan: Plan, colors: Mapping[str, str]) -> None:
     )  # fmt: skip
     money = plan.objective_name == "money"
     total = sum(part.usd_per_hour for part in plan.parts)
-    max([plan.objective, *(one.objective or 0.0 for one in able)])
+    longest = max([plan.objective, *(one.objective or 0.0 for one in able)])
     for part in plan.parts:
         value = part.usd_per_hour if money else plan.objective * part.usd_per_hour / total
         figure.add_bar(
             y=["<b>mix</b>"], x=[value], orientation="h", name=f"{part.instances} x {part.option.name}",
-            marker={"color": colors[part.option.name]}, text=[f"{value:,.2f}"], textposition="auto",
-            legendgroup=part.option.name,
+            marker={"color": colors[part.option.name]}, text=[f"{value:,.2f}" if value > 0.08 * longest else ""],
+            textposition="inside", textangle=0, legendgroup=part.option.name,
             hovertemplate=f"{part.option.name}: %{{x:,.2f}}, used {part.utilization:.0%}<extra></extra>", row=1, col=1,
         )  # fmt: skip
     figure.update_xaxes(title=UNITS[plan.objective_name], rangemode="tozero", row=1, col=1)
