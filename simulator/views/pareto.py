@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from simulator.plan.pareto import mark
 from simulator.units import in_engineering
 from simulator.views.labels import Axes, Labels, Size
 
@@ -16,7 +17,6 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "hexagon")
 COLUMN = Size(900, 520, 76, 16, 12, 48)
 PHONE = Size(358, 420, 62, 8, 12, 48)
-LARGER_IS_BETTER = frozenset({"output_tokens_per_s", "total_tokens_per_s", "capacity_bytes"})
 
 Record = Mapping[str, Any]
 
@@ -29,19 +29,10 @@ def front(records: Sequence[Record], across: str, up: str) -> list[int]:
     [0, 1]
     """
     known = [i for i, record in enumerate(records) if record.get(across) is not None and record.get(up) is not None]
-
-    def cost(position: int) -> tuple[float, float]:
-        record = records[position]
-        signs = [-1.0 if key in LARGER_IS_BETTER else 1.0 for key in (across, up)]
-        return signs[0] * record[across], signs[1] * record[up]
-
-    found: list[int] = []
-    lowest = float("inf")
-    for position in sorted(known, key=cost):
-        if cost(position)[1] < lowest:
-            found.append(position)
-            lowest = cost(position)[1]
-    return sorted(found, key=lambda position: records[position][across])
+    if not known:
+        return []
+    on = mark([records[i] for i in known], [across, up])
+    return sorted((i for i, best in zip(known, on, strict=True) if best), key=lambda i: records[i][across])
 
 
 def pareto_figure(
