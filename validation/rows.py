@@ -33,7 +33,7 @@ CLIENTS = re.compile(r"\bconcurrency=")
 """What they say where so many clients began at once, each sending its next request when the last is answered."""
 WAVES = 10
 """Requests that each client of a benchmark sends, where the table does not say: the custom of the public ones."""
-YEARS = Path(__file__).parent / "measured" / "years.csv"
+YEARS = Path(__file__).parent / "years.csv"
 """When the runs of each source were made, where it states that."""
 ONE_NODE = 8
 """Tensor parallelism beyond one node is taken for a mistake of the table."""
