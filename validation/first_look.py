@@ -11,6 +11,7 @@ from pathlib import Path
 
 from simulator.predict import predict
 from simulator.scenario import Scenario
+from validation.rows import dated
 
 MEASURED = Path(__file__).parent / "measured" / "first_look.csv"
 
@@ -26,7 +27,7 @@ def compare() -> list[tuple[str, dict[str, str], float, float]]:
                 batch=int(row["batch"]),
                 input_tokens=int(row["input_len"]),
                 output_tokens=int(row["output_len"]),
-                engine=row["framework"],
+                engine=dated(row["framework"], row["source"]),
                 max_context=16384,
             )
             value = float(getattr(predict(scenario), row["metric"]))
