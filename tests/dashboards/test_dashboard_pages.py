@@ -166,7 +166,7 @@ def test_what_does_not_fit_says_what_would() -> None:
         ("/", "v=1&model=gpt2&in=2000", "beyond the 1024"),
         ("/", "v=1&tp=3", "does not divide"),
         ("/roofline", "v=1&hw=nvme-pcie4", "computes nothing by itself"),
-        ("/timeline", "v=1&pp=2", "pipeline"),
+        ("/timeline", "v=1&tp=3", "does not divide"),
         ("/paper", "v=1&paper=nothing-like-it", "unknown paper"),
         ("/accuracy", "v=1&device=abacus", "nothing was measured"),
         ("/fleet", "v=1&tpot=0.01", "no fleet can serve"),

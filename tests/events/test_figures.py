@@ -42,7 +42,9 @@ def test_zero_inference_fetches_on_demand() -> None:
 )
 def test_power_of_a100_decode(model: str, devices: int, watts: float, tokens_per_j: float) -> None:
     """GPU baseline of CENT (ASPLOS 2025): vLLM, 512 tokens in and 3584 out, as many sequences as fit at once."""
-    scenario = Scenario(model, "A100", engine="vllm", devices=devices, batch=28, input_tokens=512, output_tokens=3584)
+    scenario = Scenario(
+        model, "A100", engine="vllm 2024", devices=devices, batch=28, input_tokens=512, output_tokens=3584
+    )
     found = simulate_scenario(scenario)
     assert found.power_w == pytest.approx(watts, rel=0.2)
     decode_j = found.energy_j - found.prediction.prefill_energy_j
@@ -53,7 +55,7 @@ def test_power_of_a100_decode(model: str, devices: int, watts: float, tokens_per
 def test_llama_2_70b_with_the_attention_of_its_time(batch: int, seconds: float) -> None:
     """The same baseline on four A100: vLLM of 2023 read the cache once per query head; without that 32 take 149 s."""
     scenario = Scenario(
-        "llama-2-70b", "A100", engine="vllm", devices=4, batch=batch, input_tokens=512, output_tokens=3584
+        "llama-2-70b", "A100", engine="vllm 2024", devices=4, batch=batch, input_tokens=512, output_tokens=3584
     )
     found = simulate_scenario(scenario.with_(techniques=("paged-attention-v1",)), explain=False)
     assert found.e2el_s == pytest.approx(seconds, rel=0.12)

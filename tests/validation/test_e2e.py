@@ -234,7 +234,10 @@ def test_the_bits_of_stored_formats() -> None:
     for name, bits in stated.items():
         bytes_kept = predict(resolve_row(run(weight_dtype=name)).scenario).weight_bytes - embedding
         assert bytes_kept == pytest.approx((sixteen - embedding) * bits / 16, rel=0.01), name
-    assert len(list(FOLDER.glob("*.yaml"))) == 12
+    blocks = predict(resolve_row(run(weight_dtype="fp8_block")).scenario).weight_bytes
+    ends = 2 * embedding  # neither the embedding nor the head is stored in blocks
+    assert blocks - ends == pytest.approx((sixteen - ends) * 8 / 16, rel=0.01)
+    assert len(list(FOLDER.glob("*.yaml"))) == 13
 
 
 def test_mxfp4_is_of_the_experts_and_gguf_narrows_the_rest() -> None:
