@@ -78,6 +78,12 @@ class Timeline:
         return np.asarray(self.schedule.column("joules"), float)
 
     @cached_property
+    def spent_j(self) -> list[float]:
+        """Dynamic energy per resource of the net."""
+        mine = (self.joules[self.resource == position] for position in range(len(self.schedule.net.resources)))
+        return [math.fsum(joules.tolist()) for joules in mine]
+
+    @cached_property
     def critical_path(self) -> list[int]:
         """Tasks from the beginning to the end, each of which let the next one start."""
         schedule = self.schedule
@@ -102,10 +108,8 @@ class Timeline:
             if not len(mine):
                 continue
             busy = float(self._busy(position, np.array([whole]))[0]) / PICOSECONDS
-            energy = math.fsum(self.joules[mine].tolist())
-            found.append(
-                Use(resource.name, resource.group, len(mine), busy, float(critical[position]) / PICOSECONDS, energy)
-            )
+            critical_s = float(critical[position]) / PICOSECONDS
+            found.append(Use(resource.name, resource.group, len(mine), busy, critical_s, self.spent_j[position]))
         return found
 
     def waited(self) -> list[Waited]:
@@ -132,7 +136,8 @@ class Timeline:
 
     def ledger(self) -> dict[str, float]:
         """Joules per resource, and what is drawn whatever runs. `energy_j` is their sum."""
-        parts = {use.resource: use.energy_j for use in self.uses() if use.energy_j}
+        names = (resource.name for resource in self.schedule.net.resources)
+        parts = {name: joules for name, joules in zip(names, self.spent_j, strict=True) if joules}
         parts["static"] = self.static_w * self.busy_s + self.waiting_w * (self.seconds - self.busy_s)
         return parts
 
