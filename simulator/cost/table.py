@@ -87,7 +87,7 @@ def build_table(
     ideal = engine.ideal
     return Table(
         ops=ops,
-        rows=[_op_row(op, engine, parts, machine) for op in ops],
+        rows=[_op_row(op, engine, parts, machine, efficiency.dequantize) for op in ops],
         all=list(range(len(ops))),
         dense=[position for position, op in enumerate(ops) if not _contextual(op)],
         attending=[position for position, op in enumerate(ops) if _contextual(op)],
@@ -179,7 +179,8 @@ def _contextual(op: Op) -> bool:
     return any(amount.pairs or amount.context for amount in counts)
 
 
-def _op_row(op: Op, engine: Engine, parts: tuple[str, ...], machine: Machine) -> OpRow:
+def _op_row(op: Op, engine: Engine, parts: tuple[str, ...], machine: Machine, usual: float) -> OpRow:
+    """`usual`: calibrated operations per expanded weight; 0 where nothing is charged for them."""
     kernels = 1.0
     if op.kind == "elementwise" and op.block in ("norm", "head") and not op.fused and not _chain(op, engine):
         kernels = engine.norm_kernels
@@ -204,7 +205,8 @@ def _op_row(op: Op, engine: Engine, parts: tuple[str, ...], machine: Machine) ->
         weight_bytes=stored.bytes_per_element if stored else input_bytes,
         narrow=1.0 if works_in_fp8(op) and any("fp8" in unit.peak_flop_per_s for unit in machine.units) else 0.0,
         stored=stored.write.tokens if stored else 0.0,
-        dequantized=sum(t.read.const for t in narrow) * op.expansion,
+        dequantized=sum(t.read.const for t in narrow)
+        * (1.0 if op.expansion is None or not usual else op.expansion / usual),
         rounded=_rounded(op, input_bytes) if engine.rounds_inputs else 0.0,
         scaled=1.0 if _rounded(op, input_bytes) > 1.0 else 0.0,
         phase=float(PHASES[op.phase]),

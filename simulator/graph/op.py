@@ -132,8 +132,8 @@ class Op:
     """What rules of placement call it, where its operands do not lie with those of the rest of the network."""
     efficiency: float = 1.0
     """Share of the calibrated speed that a technique's kernel reaches."""
-    expansion: float = 1.0
-    """Work of expanding narrow weights, over that of the usual kernel; 0 where the kernel needs none."""
+    expansion: float | None = None
+    """Operations per expanded narrow weight; None: those of the calibrated kernel."""
 
     def seen(self, step: Step) -> Features:
         """The features of a step as this op sees them: its span, and only the slices of its phase."""

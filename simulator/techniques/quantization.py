@@ -18,10 +18,10 @@ from simulator.techniques.recipe import Recipe
 from simulator.techniques.registry import Amount0, Bits, Count, Fraction, Positive, Share, primitive
 from simulator.techniques.select import LINEAR, each, in_blocks, is_linear, layers_cut, present, stored, with_tensors
 
-_EXPANSION = {"dequantize": 1.0, "scalar": 32.0 / 3.0, "lookup": 0.0}
-"""Work per expanded weight, over that of a tuned kernel, which takes three operations in packed halves (arXiv 2211.10017):
-one by one, shift, mask, conversion at a quarter of the rate, scale and product fill eight slots of two operations each in
-32-bit lanes, of which there are half as many."""
+_EXPANSION = {"dequantize": None, "scalar": 32.0, "lookup": 0.0}
+"""Operations per expanded weight; a tuned kernel's are calibrated, some three in packed halves (arXiv 2211.10017). One by
+one, shift, mask, conversion at a quarter of the rate, scale and product fill eight slots of two operations each in 32-bit
+lanes, of which there are half as many."""
 
 
 @primitive(
@@ -62,8 +62,8 @@ def weights(
         chosen, rest = layers_cut(op, layers)
         assert chosen is not None
         narrow = with_tensors(chosen, lambda t: replace(t, dtype=form, overhead_bits=overhead) if stored(t) else t)
-        expansion = chosen.expansion * _EXPANSION[kernel]
-        return present(replace(narrow, expansion=expansion, efficiency=chosen.efficiency * efficiency), rest)
+        made = replace(narrow, expansion=_EXPANSION[kernel], efficiency=chosen.efficiency * efficiency)
+        return present(made, rest)
 
     return each(graph, lambda op: is_linear(op, blocks), change, f"linear layers in {', '.join(blocks)}")
 
