@@ -104,7 +104,7 @@ def test_intervals_hold_on_what_they_have_not_seen(groups: pd.DataFrame, by: str
     static = groups[groups["regime"] == "static"]
     found = coverage(held_out(static, by), ("tag",)).set_index("tag")
     assert found.loc[tag, "cells"] >= conformal.FEWEST
-    assert 0.83 <= found.loc[tag, "coverage"] <= 0.97
+    assert 0.85 <= found.loc[tag, "coverage"] <= 0.95
 
 
 def test_nine_of_ten_measurements_lie_inside_intervals_that_have_not_seen_them(groups: pd.DataFrame) -> None:
@@ -116,7 +116,7 @@ def test_nine_of_ten_measurements_lie_inside_intervals_that_have_not_seen_them(g
     assert set(found["tag"]) == set(TAGS)
     assert 0.85 <= found["coverage"].mean() <= 0.95
     # Some 25 cells, of which one is 4%; to hold the better founded intervals, this one may be a little too wide.
-    assert 0.85 <= coverage(devices[devices["tag"] == "transferred"], ("tag",))["coverage"].item() <= 0.97
+    assert 0.85 <= coverage(devices[devices["tag"] == "transferred"], ("tag",))["coverage"].item() <= 0.95
 
 
 def test_held_out_intervals_have_not_seen_the_device(groups: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
