@@ -355,7 +355,8 @@ def main() -> None:
     print(f"memory energy: {found.memory_j * 1e12 / 8:.3g} pJ/bit")
     print(f"power: {{static: {found.static_w:.0f} W, waiting: {kernels.reading_w.min():.0f} W}}")
     print(f"# calibration\ntransport: {found.chip_j * 1e12:.3g} pJ/B")
-    print(f"compute_clock: {limited.clock:.2f}  # 8-bit: {limited.narrow_clock:.2f}")
+    print(f"# clock at the limit: {limited.clock:.2f}, 8-bit {limited.narrow_clock:.2f}; compute_clock, that of the")
+    print("# calibrated times, is this times the measured over the calibrated time of the same GEMMs")
 
 
 if __name__ == "__main__":
