@@ -227,7 +227,7 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
         scan_compute=calibration.scan_compute.value * compute,
         cache_bandwidth=calibration.cache_bandwidth.value,
         sharpness=calibration.sharpness.value,
-        dequantize=calibration.dequantize.value,
+        dequantize=(own.dequantize or calibration.dequantize).value,
         saturating_share=calibration.saturating_share.value,
         multicast=calibration.multicast.value,
         ideal=0.0,

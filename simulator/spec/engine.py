@@ -245,6 +245,8 @@ class EngineEfficiency(Spec):
     """As `narrow_compute`, of products of 8 bits whose weights have scales by groups; as that where it is not given."""
     scaled_tuned: bool = True
     """The same for these products."""
+    dequantize: Count | None = None
+    """As that of the calibration."""
 
 
 class Calibration(Spec):
