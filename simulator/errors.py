@@ -42,15 +42,22 @@ class SpecError(SimulatorError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+FEW = 20
+"""Names that an error lists where no command does."""
+
+
 class UnknownNameError(SimulatorError):
     """No device, model, engine or dtype of that name; offers the nearest ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         self.kind, self.name = kind, name
+        known = sorted(known)
         self.close_matches = close_matches(name, known)
         hint = f"; did you mean {_either(self.close_matches)}?" if self.close_matches else ""
         listing = {"hardware": "hardware", "model": "models", "engine": "engines", "technique": "techniques"}
         see = f"{'' if hint else ';'} `ridgeline list {listing[kind]}` shows all" if kind in listing else ""
+        if not hint and not see and len(known) <= FEW:
+            see = f"; known are {', '.join(known)}"
         super().__init__(f"unknown {kind} '{name}'{hint}{see}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -10,7 +11,7 @@ from dashboards.state import State
 from simulator.views.document import Block as Report
 from simulator.views.document import Paragraph, Section, Table
 from simulator.views.gain import LABELS, gain_figure
-from validation.paper import curve_records, first_curves, number_text, report
+from validation.paper import claims_table, curve_records, first_curves, number_text, report
 from validation.papers import Paper, find
 
 _MEANS = {
@@ -50,16 +51,8 @@ def answer(state: State, screen: Screen) -> Answer:
 
 def _claims(found: dict[str, Any], asked: tuple[str, ...]) -> Block:
     claims = found["claims"]
-    rows = tuple(
-        (
-            row["claim"], row["metric"], row["bound"], number_text(row["claimed"]), number_text(row["predicted"]),
-            f"{number_text(row['low'])} to {number_text(row['high'])}" if row["low"] is not None else "", row["verdict"],
-        )
-        for row in claims
-    )  # fmt: skip
-    columns = ("claim", "metric", "bound", "claimed", "predicted", "range", "verdict")
     verdicts = list(dict.fromkeys(row["verdict"] for row in claims))
-    said: list[Report] = [Table(columns, rows, frozenset({"claim", "metric", "bound", "verdict"}))] if rows else []
+    said: list[Report] = [replace(claims_table(claims), title="")] if claims else []
     notes = [f"{row['claim']}: {row['note']}" for row in claims if row["note"]]
     if notes:
         said.append(Paragraph("\n".join(notes)))
