@@ -106,3 +106,17 @@ which is not predicted.
 """
 PRODUCTS = """The same bf16 product in the tables of several frameworks, all of which call the vendor's library:
 """
+REMAINDER = """### Kernels, on shapes that no fit has seen
+
+![Error against size](images/accuracy-size.png)
+
+What error would be left if a property were known exactly, that is with the median residual of each of its groups taken
+away, property within property. The last line is a floor for any law that is smooth in the size: how far a kernel's
+residual lies from the mean of its two neighbours in size, all else equal. That much is choices between kernels from one
+size to the next, and noise of the measurement. What lies between the last two lines is bent along the size; what lies
+between the first and `bias by shape` is a matter of heads, windows, experts or weight shapes.
+"""
+SIX = """### Six figures
+
+No parameter has seen these. A short prompt alone on the device is the hardest: host time and launches make it up.
+"""

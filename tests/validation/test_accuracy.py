@@ -35,9 +35,9 @@ def test_the_page_is_that_of_the_stored_residuals(stored: pd.DataFrame) -> None:
     runs = accuracy.runs_of(stored)
     for section in accuracy.run_sections(runs, stored):
         assert section.rstrip() in page, section.splitlines()[0]
-    for text in (wording.FITTED, wording.ODD, wording.RESIDUAL):
+    for text in (wording.FITTED, wording.ODD, wording.RESIDUAL, wording.REMAINDER, wording.SIX):
         assert text.strip() in page
-    for picture in ("runs", "kernels"):
+    for picture in ("runs", "kernels", "size"):
         path = accuracy.PICTURES / f"accuracy-{picture}.png"
         assert path.stat().st_size < 300_000
         assert f"images/{path.name}" in page
