@@ -1,7 +1,7 @@
-"""90% intervals from held-out residuals: `python -m validation.conformal --write`.
+"""90% intervals from held-out residuals, and how much of what was held out lies in them.
 
 Split conformal prediction on ln(measured / predicted), by group (Mondrian), with whole cells of related rows as the unit
-that counts. Writes the interval file and the residuals behind it; knows nothing of how a prediction is made.
+that counts. Writes nothing; knows nothing of how a prediction is made.
 
 Lee, Barber and Willett, "Distribution-free inference with hierarchical data", 2023: each of K cells has the weight
 1/(K+1), spread over its rows, and the rest lies at infinity; so one source with thousands of near duplicates counts once.
@@ -9,7 +9,6 @@ Lee, Barber and Willett, "Distribution-free inference with hierarchical data", 2
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -250,24 +249,3 @@ def coverage(rows: pd.DataFrame, by: Iterable[str] = ("tag", "metric")) -> pd.Da
         cells = part.groupby("coarse" if tag in ("transferred", "datasheet") else "fine")["inside"].mean()
         records.append((*names, len(part), len(cells), float(cells.mean()), float(part["inside"].mean())))
     return pd.DataFrame(records, columns=[*by, "n", "cells", "coverage", "of_rows"])
-
-
-def main() -> None:
-    """Compute the residuals; print the coverage; write the file if asked to."""
-    command = argparse.ArgumentParser(prog="python -m validation.conformal", description=__doc__)
-    command.add_argument("--write", action="store_true", help="write the interval file and the residuals")
-    options = command.parse_args()
-    from validation import interval_file
-
-    rows = residuals.runs()
-    if options.write:
-        interval_file.write(rows, residuals.kernel_rows())
-    groups = grouped(rows)
-    groups = groups[groups["constants"] != "ideal"]
-    for by in ("device", "model"):
-        print(f"\nmeasurements inside 90% intervals that have not seen their {by}")
-        print(coverage(held_out(groups, by), ("regime", "tag", "metric")).round(3).to_string(index=False))
-
-
-if __name__ == "__main__":
-    main()

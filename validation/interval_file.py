@@ -68,14 +68,14 @@ def file_text(rows: pd.DataFrame, kernels: residuals.Kernels, date: datetime.dat
         "sources": {
             "residuals": {
                 "kind": "measured",
-                "ref": "runs and kernels in validation/measured; `python -m validation.conformal --write`",
+                "ref": "runs and kernels in validation/measured; `python -m validation.accuracy --write`",
                 "date": date.isoformat(),
             }
         },
         "default_source": "residuals",
         "engines": conformal.measured_engines(),
     }
-    lines = ["# Written by `python -m validation.conformal --write` (`make accuracy`)."]
+    lines = ["# Written by `python -m validation.accuracy --write` (`make accuracy`)."]
     lines.append(yaml.safe_dump(head, sort_keys=False, width=120, allow_unicode=True).rstrip())
     for title, records in (("measured", ranges(rows)), ("ratios", ratios)):
         lines.append(f"{title}:")

@@ -62,12 +62,12 @@ def summary(rows: Any, kernels: Any) -> dict[str, list[dict[str, Any]]]:
     """The content, from `residuals.runs()` and `residuals.kernel_rows()`. Groups of fewer than eight values are left out."""
     import numpy as np
 
-    from validation import accuracy
+    from validation import standing
 
-    runs = accuracy.runs_of(rows)
-    own = accuracy.kernel_residuals(kernels.shipped)
-    other = accuracy.kernel_residuals(kernels.heldout.assign(ideal=np.nan))
-    goals = [dict(zip(("goal", "aim", "now", "met"), row, strict=True)) for row in accuracy.goals(runs, own, other)]
+    runs = standing.runs_of(rows)
+    own = standing.kernel_residuals(kernels.shipped)
+    other = standing.kernel_residuals(kernels.heldout.assign(ideal=np.nan))
+    goals = [dict(zip(("goal", "aim", "now", "met"), row, strict=True)) for row in standing.goals(runs, own, other)]
     found = []
     for regime, part in (("static", runs.static), ("steady", runs.steady)):
         found += grouped(part, ("device", "framework", "metric"), ("hardware", "engine", "what"), {"regime": regime})

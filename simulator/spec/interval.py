@@ -1,6 +1,6 @@
 """What an interval file may hold: how far measurements were from predictions, and where measurements exist.
 
-The ratios are quantiles of held-out residuals; `python -m validation.conformal --write` computes them. Knows no method.
+The ratios are quantiles of held-out residuals; `python -m validation.accuracy --write` computes them. Knows no method.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from simulator.errors import ScenarioError
 from simulator.mapping.machine import load_machine
 from simulator.predict import predict
 from simulator.scenario import Scenario
-from validation import accuracy, kernels, residuals, transfer, wording
+from validation import accuracy, kernels, residuals, standing, transfer, wording
 from validation.endtoend import compare
 from validation.origins import explained, spread
 from validation.plots import accuracy_figure, kernel_points, run_points, write_plot
@@ -32,7 +32,7 @@ def stored() -> pd.DataFrame:
 
 def test_the_page_is_that_of_the_stored_residuals(stored: pd.DataFrame) -> None:
     page = accuracy.PAGE.read_text(encoding="utf-8")
-    runs = accuracy.runs_of(stored)
+    runs = standing.runs_of(stored)
     for section in accuracy.run_sections(runs, stored):
         assert section.rstrip() in page, section.splitlines()[0]
     for text in (wording.FITTED, wording.ODD, wording.RESIDUAL, wording.REMAINDER, wording.SIX):

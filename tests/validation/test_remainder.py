@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from validation import accuracy, bands, kernels, remainder, residuals
+from validation import bands, kernels, remainder, residuals, standing
 from validation.tables import KERNELS, read_table
 
 HEADS = remainder.KINDS[3]
@@ -19,7 +19,7 @@ def decode() -> pd.DataFrame:
     """Residuals of a sample of decode attention of two engines."""
     paths = [next(KERNELS.glob(f"h100_sxm/attention__{name}*generation*")) for name in ("vllm", "sglang")]
     tables = ((path.name, read_table(path)) for path in paths)
-    return accuracy.kernel_residuals(kernels.compare(tables, baseline=True).rows)
+    return standing.kernel_residuals(kernels.compare(tables, baseline=True).rows)
 
 
 def test_shapes_are_those_of_the_rows(decode: pd.DataFrame) -> None:
@@ -56,7 +56,7 @@ def test_repeats_of_one_size_are_one_neighbour() -> None:
 
 
 def test_the_picture_holds_the_rows(decode: pd.DataFrame, tmp_path: Path) -> None:
-    runs = accuracy.measured_runs(accuracy.runs_of(residuals.stored()))
+    runs = standing.measured_runs(standing.runs_of(residuals.stored()))
     parts = bands.panels(decode, runs)
     assert len(parts["bf16 attention, decode"]) == len(remainder.shaped(decode, HEADS))
     assert parts["time per output token"]["size"].max() == runs[runs["metric"] == "tpot_s"]["batch"].max()
