@@ -10,6 +10,7 @@ import json
 import os
 import re
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -99,7 +100,7 @@ _held: ContextVar[dict[str, dict[str, str]] | None] = ContextVar("held", default
 
 
 def index(kind: Kind) -> dict[str, str]:
-    """Normalised name or alias -> path. Read from a cache while no file has changed."""
+    """Normalised name or alias -> path. Read from a cache, one per set of folders, while no file has changed."""
     held = _held.get()
     if held is None:
         return _current(kind)
@@ -116,7 +117,8 @@ def _current(kind: Kind) -> dict[str, str]:
 
 @lru_cache(maxsize=32)
 def _index(kind: Kind, stamps: tuple[tuple[str, int], ...]) -> dict[str, str]:
-    stored = _cache_folder() / f"index-{kind}.json"
+    place = zlib.crc32(os.pathsep.join(str(root) for root in roots()).encode())
+    stored = _cache_folder() / f"index-{kind}-{place:08x}.json"
     wanted = [list(stamp) for stamp in stamps]
     try:
         cached = json.loads(stored.read_text(encoding="utf-8"))
