@@ -185,9 +185,13 @@ IDEAL = Efficiency(*([1.0] * len(Efficiency._fields)))._replace(  # type: ignore
 
 
 def own_efficiency(engine: Engine, calibration: Calibration) -> EngineEfficiency:
-    """What holds for an engine's own kernels: those of its release, or else of the engine."""
+    """What holds for an engine's own kernels: the engine's, with what is stated of its release in their place."""
     found = calibration.engines
-    return found.get(engine.name) or found.get(engine.family) or EngineEfficiency()
+    general = found.get(engine.family) or EngineEfficiency()
+    if engine.name == engine.family or engine.name not in found:
+        return general
+    release = found[engine.name]
+    return general.model_copy(update={key: getattr(release, key) for key in release.model_fields_set})
 
 
 def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Efficiency:
@@ -200,7 +204,7 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
     rounding, experts = own.rounding or calibration.rounding, own.experts or calibration.experts
     compute, bandwidth = engine.compute_factor, engine.bandwidth_factor
     return Efficiency(
-        gemm_compute=gemm.compute.value * compute,
+        gemm_compute=gemm.compute.value * compute * (own.compute.value if own.compute else 1.0),
         gemm_bandwidth=gemm.bandwidth.value * bandwidth,
         gemv_bandwidth=gemm.vector_bandwidth.value * bandwidth,
         gemv_rows=gemm.vector_rows.value,

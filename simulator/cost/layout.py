@@ -235,6 +235,8 @@ class LinkRow(NamedTuple):
     one_shot: float
     ring: float
     """1 if only neighbours are joined."""
+    wait_s: float = 0.0
+    """That ranks wait for the last of them, once per collective."""
 
 
 class HostRow(NamedTuple):

@@ -228,9 +228,12 @@ class LibraryEfficiency(Spec):
 
 
 class EngineEfficiency(Spec):
-    """What holds for one engine's kernels in place of the general values."""
+    """What holds for one engine's kernels in place of the general values. Under a release's name, in place of the engine's."""
 
     gemm: GemmEfficiency | None = None
+    compute: Fraction | None = None
+    """Share of `gemm.compute` that the library of products which an earlier release was built with reaches; 1 where it is not
+    given."""
     attention: AttentionEfficiency | None = None
     launch: Time | None = None
     rounding: RoundingEfficiency | None = None
