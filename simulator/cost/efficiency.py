@@ -55,6 +55,8 @@ class Engine:
     mixes_prefill: bool
     spills: bool
     collective_wait_s: float
+    large_message_bytes: float
+    large_message_share: float
     one_shot: bool
     rounds_inputs: bool
 
@@ -136,6 +138,8 @@ def _load_engine(path: Path, stamp: int) -> Engine:
         mixes_prefill=spec.mixes_prefill,
         spills=spec.spills,
         collective_wait_s=spec.collective_wait.value,
+        large_message_bytes=spec.large_message.over.value if spec.large_message else 0.0,
+        large_message_share=spec.large_message.share.value if spec.large_message else 1.0,
         one_shot=spec.all_reduce == "one_shot",
         rounds_inputs=spec.rounds_inputs,
     )

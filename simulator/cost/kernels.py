@@ -260,6 +260,8 @@ def collective_time(op: OpRow, link: LinkRow, message: float, ideal: float) -> f
     hop = latency * 0.5
     if op.collective == ALL_REDUCE:
         moved = 2.0 * away * message
+        if 0.0 < link.large_bytes < message and ideal <= 0.0:
+            moved /= link.large_share
         streamed = (moved + link.half_bandwidth_bytes) / link.bytes_per_s
         if link.one_shot > 0.0:
             return wait + min(2.0 * latency + streamed, latency + (ranks - 1.0) * message / link.bytes_per_s)

@@ -41,4 +41,6 @@ def _link_row(op: Op, machine: Machine, engine: Engine, share: float, latency_s:
         one_shot=1.0 if (engine.one_shot or engine.ideal) and link.topology in ("switch", "mesh") else 0.0,
         ring=1.0 if link.topology in ("ring", "bus") else 0.0,
         wait_s=engine.collective_wait_s,
+        large_bytes=engine.large_message_bytes,
+        large_share=engine.large_message_share,
     )
