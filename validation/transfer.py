@@ -170,13 +170,14 @@ def _devices_of(architecture: str) -> Iterable[str]:
 
 
 def measured_constants(engine: str) -> dict[str, float]:
-    """Attribute of `Engine` -> value, of an engine file's times whose source is a measurement."""
+    """Attribute of `Engine` -> value, of an engine file's numbers whose source is a measurement."""
     spec, loaded = load(catalog.find("engine", engine), EngineSpec), load_engine(engine)
     found = {}
     for name in EngineSpec.model_fields:
         held = getattr(spec, name)
-        if isinstance(held, Sourced) and spec.sources[held.source].kind == "measured" and hasattr(Engine, f"{name}_s"):
-            found[f"{name}_s"] = getattr(loaded, f"{name}_s")
+        attribute = name if hasattr(Engine, name) else f"{name}_s"
+        if isinstance(held, Sourced) and spec.sources[held.source].kind == "measured" and hasattr(Engine, attribute):
+            found[attribute] = getattr(loaded, attribute)
     return found
 
 

@@ -55,6 +55,8 @@ class Engine:
     mixes_prefill: bool
     spills: bool
     collective_wait_s: float
+    large_message_bytes: float
+    large_message_share: float
     one_shot: bool
     rounds_inputs: bool
 
@@ -136,6 +138,8 @@ def _load_engine(path: Path, stamp: int) -> Engine:
         mixes_prefill=spec.mixes_prefill,
         spills=spec.spills,
         collective_wait_s=spec.collective_wait.value,
+        large_message_bytes=spec.large_message.over.value if spec.large_message else 0.0,
+        large_message_share=spec.large_message.share.value if spec.large_message else 1.0,
         one_shot=spec.all_reduce == "one_shot",
         rounds_inputs=spec.rounds_inputs,
     )
@@ -185,9 +189,13 @@ IDEAL = Efficiency(*([1.0] * len(Efficiency._fields)))._replace(  # type: ignore
 
 
 def own_efficiency(engine: Engine, calibration: Calibration) -> EngineEfficiency:
-    """What holds for an engine's own kernels: those of its release, or else of the engine."""
+    """What holds for an engine's own kernels: the engine's, with what is stated of its release in their place."""
     found = calibration.engines
-    return found.get(engine.name) or found.get(engine.family) or EngineEfficiency()
+    general = found.get(engine.family) or EngineEfficiency()
+    if engine.name == engine.family or engine.name not in found:
+        return general
+    release = found[engine.name]
+    return general.model_copy(update={key: getattr(release, key) for key in release.model_fields_set})
 
 
 def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Efficiency:
@@ -200,7 +208,7 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
     rounding, experts = own.rounding or calibration.rounding, own.experts or calibration.experts
     compute, bandwidth = engine.compute_factor, engine.bandwidth_factor
     return Efficiency(
-        gemm_compute=gemm.compute.value * compute,
+        gemm_compute=gemm.compute.value * compute * (own.compute.value if own.compute else 1.0),
         gemm_bandwidth=gemm.bandwidth.value * bandwidth,
         gemv_bandwidth=gemm.vector_bandwidth.value * bandwidth,
         gemv_rows=gemm.vector_rows.value,

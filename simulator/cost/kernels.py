@@ -246,7 +246,8 @@ def collective_time(op: OpRow, link: LinkRow, message: float, ideal: float) -> f
 
     All-reduce: a ring (2 (p - 1) hops, 2 (p - 1) / p m / b), or, where every rank writes to every other at once, the
     cheaper of one-shot (a, (p - 1) m / b) and two-shot (2 a, 2 (p - 1) / p m / b); all-gather and reduce-scatter:
-    (p - 1) / p m / b; all-to-all: the (p - 1) / p of the message that leaves; send: m / b.
+    (p - 1) / p m / b; all-to-all: the (p - 1) / p of the message that leaves; send: m / b. Ranks wait for the last of them
+    once, before the first hop.
     """
     ranks = op.groups
     if ranks <= 1.0 or message <= 0.0:
@@ -254,18 +255,21 @@ def collective_time(op: OpRow, link: LinkRow, message: float, ideal: float) -> f
     if link.bytes_per_s <= 0.0:
         return math.inf
     latency = 0.0 if ideal > 0.0 else link.latency_s
+    wait = 0.0 if ideal > 0.0 else link.wait_s
     away = (ranks - 1.0) / ranks
     hop = latency * 0.5
     if op.collective == ALL_REDUCE:
         moved = 2.0 * away * message
+        if 0.0 < link.large_bytes < message and ideal <= 0.0:
+            moved /= link.large_share
         streamed = (moved + link.half_bandwidth_bytes) / link.bytes_per_s
         if link.one_shot > 0.0:
-            return min(2.0 * latency + streamed, latency + (ranks - 1.0) * message / link.bytes_per_s)
-        return latency + hop * 2.0 * (ranks - 2.0) + streamed
+            return wait + min(2.0 * latency + streamed, latency + (ranks - 1.0) * message / link.bytes_per_s)
+        return wait + latency + hop * 2.0 * (ranks - 2.0) + streamed
     if op.collective == ALL_GATHER or op.collective == REDUCE_SCATTER or op.collective == ALL_TO_ALL:
         hops = ranks - 2.0 if link.ring > 0.0 else 0.0
-        return latency + hop * hops + (away * message + link.half_bandwidth_bytes) / link.bytes_per_s
-    return latency + message / link.bytes_per_s
+        return wait + latency + hop * hops + (away * message + link.half_bandwidth_bytes) / link.bytes_per_s
+    return wait + latency + message / link.bytes_per_s
 
 
 def op_on_unit(

@@ -235,6 +235,11 @@ class LinkRow(NamedTuple):
     one_shot: float
     ring: float
     """1 if only neighbours are joined."""
+    wait_s: float = 0.0
+    """That ranks wait for the last of them, once per collective."""
+    large_bytes: float = 0.0
+    """Messages of an all-reduce beyond this keep `large_share` of the bandwidth; 0 for no such limit."""
+    large_share: float = 1.0
 
 
 class HostRow(NamedTuple):

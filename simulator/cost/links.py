@@ -31,13 +31,16 @@ def _link_efficiency(op: Op, engine: Engine, calibration: Calibration) -> tuple[
 
 def _link_row(op: Op, machine: Machine, engine: Engine, share: float, latency_s: float) -> LinkRow:
     if op.kind != "collective":
-        return LinkRow(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        return LinkRow(*[0.0] * len(LinkRow._fields))
     link = machine.interconnect(op.groups) or Interconnect("none", 0.0, 0.0, 0.0, "switch", 1.0)
     return LinkRow(
         bytes_per_s=link.bytes_per_s * share,
-        latency_s=max(link.latency_s, latency_s) + engine.collective_wait_s,
+        latency_s=max(link.latency_s, latency_s),
         half_bandwidth_bytes=0.0 if engine.ideal else link.half_bandwidth_bytes,
         joules_per_byte=link.joules_per_byte,
         one_shot=1.0 if (engine.one_shot or engine.ideal) and link.topology in ("switch", "mesh") else 0.0,
         ring=1.0 if link.topology in ("ring", "bus") else 0.0,
+        wait_s=engine.collective_wait_s,
+        large_bytes=engine.large_message_bytes,
+        large_share=engine.large_message_share,
     )

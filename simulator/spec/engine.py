@@ -23,6 +23,15 @@ class Chain(Spec):
     """Times that the op's own reads and writes are made, all its kernels together."""
 
 
+class LargeMessage(Spec):
+    """All-reduces that leave the fast path of an engine's library."""
+
+    over: Size
+    """Messages beyond this size do."""
+    share: Fraction
+    """Share of the usual bandwidth that they keep."""
+
+
 class Release(Spec):
     """Which releases of an engine a file is for, where that is not the current one."""
 
@@ -94,6 +103,7 @@ class EngineSpec(Spec):
     into the op before it."""
     collective_wait: Time
     """Time that ranks wait for one another at each collective: they do not arrive together."""
+    large_message: LargeMessage | None = None
     all_reduce: Literal["one_shot", "ring"] = "one_shot"
     """one_shot: small messages are written to every peer at once; ring: always a ring."""
 
@@ -228,9 +238,11 @@ class LibraryEfficiency(Spec):
 
 
 class EngineEfficiency(Spec):
-    """What holds for one engine's kernels in place of the general values."""
+    """What holds for one engine's kernels in place of the general values; under a release's name, of the engine's."""
 
     gemm: GemmEfficiency | None = None
+    compute: Fraction | None = None
+    """Share of `gemm.compute` that the library which an earlier release was built with reaches; 1 where not given."""
     attention: AttentionEfficiency | None = None
     launch: Time | None = None
     rounding: RoundingEfficiency | None = None

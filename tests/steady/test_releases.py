@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from simulator.cli.main import main
-from simulator.cost.efficiency import find_calibration, load_engine, own_efficiency
+from simulator.cost.efficiency import efficiency, find_calibration, load_engine, own_efficiency
 from simulator.mapping.machine import load_machine
 from simulator.predict import predict
 from validation.rows import dated, resolve_row
@@ -41,8 +41,25 @@ def test_versions_and_years(name: str, file: str) -> None:
 def test_kernels_are_those_of_the_family() -> None:
     machine = load_machine("H100")
     calibration = find_calibration(machine)
-    assert own_efficiency(load_engine("vllm-v0"), calibration) is calibration.engines["vllm"]
+    assert own_efficiency(load_engine("vllm-v1"), calibration) is calibration.engines["vllm"]
     assert load_engine("vllm-v0").family == "vllm"
+
+
+def test_a_release_keeps_what_is_not_stated_of_it() -> None:
+    machine = load_machine("H100")
+    calibration = find_calibration(machine)
+    of_engine, of_release = calibration.engines["vllm"], calibration.engines["vllm-v0"]
+    found = own_efficiency(load_engine("vllm-v0"), calibration)
+    assert of_release.compute is not None
+    assert of_release.attention is None
+    assert found.compute == of_release.compute
+    assert (found.attention, found.rounding, found.experts) == (
+        of_engine.attention,
+        of_engine.rounding,
+        of_engine.experts,
+    )
+    current, earlier = (efficiency(machine, load_engine(name), calibration) for name in ("vllm", "vllm-v0"))
+    assert earlier.gemm_compute == pytest.approx(of_release.compute.value * current.gemm_compute)
 
 
 def test_rows_are_predicted_with_the_release_of_their_source() -> None:

@@ -96,6 +96,26 @@ def test_small_all_reduce_takes_its_latency() -> None:
     assert kernels.collective_time(collective(ALL_REDUCE, 2), link(), 1.0, 0.0) == pytest.approx(4e-6, rel=1e-3)
 
 
+def test_ranks_wait_once_whatever_the_hops() -> None:
+    for kind in (ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, SEND):
+        for one_shot in (0.0, 1.0):
+            for message in (1.0, 1e8):
+                usual = link(one_shot=one_shot)
+                prompt, late = (
+                    kernels.collective_time(collective(kind, 8), row, message, 0.0)
+                    for row in (usual, usual._replace(wait_s=2e-5))
+                )
+                assert late - prompt == pytest.approx(2e-5)
+
+
+def test_an_all_reduce_beyond_the_fast_path_moves_at_a_share_of_the_bandwidth() -> None:
+    usual = link(latency_s=0.0)
+    slow = usual._replace(large_bytes=1e6, large_share=0.25)
+    for message, ratio in ((1e6, 1.0), (1.1e6, 4.0), (1e9, 4.0)):
+        times = [kernels.collective_time(collective(ALL_REDUCE, 8), row, message, 0.0) for row in (usual, slow)]
+        assert times[1] == pytest.approx(ratio * times[0])
+
+
 def test_collectives_cost_nothing_on_one_rank_or_without_a_message() -> None:
     for kind in (ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, SEND):
         assert kernels.collective_time(collective(kind, 1), link(), 1e6, 0.0) == 0.0
