@@ -175,7 +175,7 @@ IDEAL = Efficiency(*([1.0] * len(Efficiency._fields)))._replace(  # type: ignore
     reduction_s=0,
     gemm_floor_s=0,
     prefill=(_PREFILL,) * 2,
-    decode=(_DECODE,) * 3,
+    decode=(_DECODE,) * 5,
     rounding=RoundingRow(0.0, 0.0, 1.0),
     experts=ExpertsRow(0.0, 1.0, 1.0, 0.0),
     sharpness=100,
@@ -219,7 +219,14 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
             _prefill(spec or attention.prefill, compute, bandwidth) for spec in (None, attention.narrow_prefill)
         ),
         decode=tuple(
-            _decode(spec or attention.decode, bandwidth) for spec in (None, attention.single, attention.narrow)
+            _decode(spec or attention.decode, bandwidth)
+            for spec in (
+                None,
+                attention.single,
+                attention.narrow,
+                attention.latent,
+                attention.narrow_latent or attention.latent or attention.narrow,
+            )
         ),
         rounding=RoundingRow(rounding.floor.value, rounding.row.value, rounding.bandwidth.value * bandwidth),
         experts=ExpertsRow(experts.floor.value, experts.compute.value, experts.bandwidth.value, experts.skew.value),
@@ -247,6 +254,7 @@ def _prefill(spec: PrefillEfficiency, compute: float, bandwidth: float) -> Prefi
         floor_s=spec.floor.value,
         store=spec.store.value * bandwidth if spec.store else 0.0,
         store_row_s=spec.store_row.value if spec.store_row else 0.0,
+        uneven_s=spec.uneven.value if spec.uneven else 0.0,
     )
 
 
@@ -264,9 +272,16 @@ def _decode(spec: DecodeEfficiency, bandwidth: float) -> DecodeRow:
         softmax=spec.softmax.value,
         sharpness=spec.sharpness.value,
         floor_s=spec.floor.value,
+        compute=spec.compute.value if spec.compute else 1.0,
+        lanes=1.0 if spec.lanes else 0.0,
+        split_keys=spec.split_keys.value if spec.split_keys else 0.0,
+        split_waves=spec.split_waves.value if spec.split_waves else 0.0,
+        uneven_s=spec.uneven.value if spec.uneven else 0.0,
+        convert=spec.convert.value if spec.convert else 0.0,
+        least_blocks=spec.least_blocks.value if spec.least_blocks else -1.0,
     )
 
 
 def unsplit(found: Efficiency) -> Efficiency:
     """The same kernels, but decode attention leaves each sequence and KV head to one core, however long its context."""
-    return found._replace(decode=tuple(row._replace(most_splits=1.0) for row in found.decode))
+    return found._replace(decode=tuple(row._replace(most_splits=1.0, split_keys=0.0) for row in found.decode))

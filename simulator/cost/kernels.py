@@ -15,9 +15,12 @@ from simulator.cost.layout import (
     ALL_REDUCE,
     ALL_TO_ALL,
     ATTENTION,
+    DECODE,
     GEMM,
+    LATENT,
     NARROW_BYTES,
     NARROW_DECODE,
+    NARROW_LATENT,
     NARROW_PREFILL,
     PLACE_ACTIVATION,
     PLACE_CACHE,
@@ -279,6 +282,7 @@ def op_on_unit(
     query: float,
     pairs: float,
     context: float,
+    held: float,
     unit: UnitRow,
     rate: float,
     bandwidth: Floats,
@@ -291,7 +295,7 @@ def op_on_unit(
     """Seconds of one execution of an op on one unit, without launch; `record` gets its terms. -1: cannot.
 
     The soft maximum of compute, of the memories and of the cache. GEMM: the cheaper of the tiled and the matrix-vector
-    kernel. Attention: `simulator.cost.attention`.
+    kernel. Attention: `simulator.cost.attention`; `held` positions of each sequence are cached, a window reads fewer.
     """
     spill = uncached(unit, activation)
     passes = 1.0
@@ -359,7 +363,8 @@ def op_on_unit(
             query, pairs, context = op.n, sequences * op.n * op.k, sequences * op.k
         pair_flops = flops / (pairs * op.heads)
         narrow = op.narrow > 0.0
-        if query > 1.0:
+        # One token that sees only itself is a prompt, too.
+        if query > 1.0 or (op.phase != DECODE and pairs <= sequences):
             prefill = eff.prefill[NARROW_PREFILL if narrow else USUAL]
             floor_s = prefill.floor_s
             store_s = 0.0
@@ -375,10 +380,15 @@ def op_on_unit(
             key_s = memory_time(bandwidth, at, place, 0.0, cache, 0.0, times)
             key_s /= (context + sequences) * max(1.0, op.kv_heads)
             memory_time(bandwidth, at, place, weight, cache, spill, times)
-            which = SINGLE if op.heads <= op.kv_heads else USUAL
-            row = eff.decode[NARROW_DECODE if narrow else which]
+            which = NARROW_DECODE if narrow else USUAL
+            if op.latent > 0.0:
+                which = NARROW_LATENT if narrow else LATENT
+            row = eff.decode[which]
             floor_s = row.floor_s
-            time, compute = decode_attention(op, pair_flops, sequences, context, unit, rate, memory_s, key_s, row)
+            history = max(held, context / sequences)
+            time, compute = decode_attention(
+                op, pair_flops, sequences, context, history, unit, rate, memory_s, key_s, row, eff.decode[SINGLE]
+            )
         record[R_COMPUTE] = compute
         record[R_CACHE] = cache_s
         record[R_LAUNCH] = floor_s
