@@ -141,8 +141,8 @@ def _decode(
 ) -> tuple[float, float]:
     """Seconds of one kernel with `heads` blocks per sequence, each of `group` query heads, and of its arithmetic.
 
-    A block is one sequence, KV head and split: it reads whole tiles of `key_tile` keys, at no more than `core_bandwidth`
-    times a core's even share of the memory's bandwidth, and multiplies them with its group of query heads, padded to
+    A block is one sequence, KV head and split: it reads whole tiles of `key_tile` keys (one more where a window ends
+    within two of them), at no more than `core_bandwidth` times a core's even share of the memory's bandwidth, and multiplies them with its group of query heads, padded to
     `group_tile` rows, at a share `compute` of the unit's rate or, with `lanes`, of its vector lanes' rate. Groups beyond
     `group_limit` take further blocks at the same time, which find what they read in the last cache. It takes `block_s`
     besides.
@@ -170,6 +170,9 @@ def _decode(
     per_key = max(unit.cores * key_s / (row.bandwidth * row.core_bandwidth), arithmetic)
     tiles = length / row.key_tile
     whole = math.ceil(tiles) * row.key_tile
+    if history > length:
+        tiles += 1.0
+        whole = tiles * row.key_tile
     padding = sequences * heads * (whole - length)
     streamed = (memory_s + padding * key_s) / row.bandwidth
     if row.split_keys > 0.0:
