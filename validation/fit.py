@@ -146,7 +146,9 @@ def _attention(rows: Rows, kind: str, cache: str, apart: bool) -> Rows:
     rows = rows[rows["kv_cache_dtype"] == cache]
     group = rows["num_heads"] / rows["num_key_value_heads"].where(rows["num_key_value_heads"] > 0, rows["num_heads"])
     kept = group <= LARGEST_GROUP
-    if kind == "single":
+    if kind.endswith("prefill") and not apart:
+        kept &= rows["isl"] > 1
+    elif kind == "single":
         kept = (group == 1.0) | (~kept & apart)
     elif kind == "decode" or (kind == "narrow-decode" and apart):
         kept &= group > 1.0

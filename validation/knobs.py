@@ -37,6 +37,7 @@ def _decode(name: str, *more: Knob) -> tuple[Knob, ...]:
     return (
         Knob(f"attention.{name}.bandwidth", 0.4, 1.0),
         Knob(f"attention.{name}.core_bandwidth", 1.0, 8.0),
+        Knob(f"attention.{name}.core_read", 4.0, 128.0, "B", optional=True),
         Knob(f"attention.{name}.key_tile", 8.0, 256.0),
         Knob(f"attention.{name}.block", 0.0, 8e-6, "us"),
         Knob(f"attention.{name}.least_tiles", 1.0, 16.0),

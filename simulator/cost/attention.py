@@ -11,6 +11,7 @@ import math
 from simulator.cost.layout import DecodeRow, OpRow, PrefillRow, UnitRow
 from simulator.cost.smooth import soft_maximum
 
+
 def uneven(pair_flops: float) -> bool:
     """Whether a head's size, of which a pair costs 4 FLOPs per element and 5 for its score, is no power of two.
 
@@ -88,6 +89,7 @@ def decode_attention(
     rate: float,
     memory_s: float,
     key_s: float,
+    key_bytes: float,
     row: DecodeRow,
     single: DecodeRow,
 ) -> tuple[float, float]:
@@ -98,8 +100,8 @@ def decode_attention(
     for groups beyond `group_limit`; and may where splits of `split_keys` would give each core fewer than `least_blocks`.
     There the faster of both counts, so that a longer cache never takes less. Others know one kernel for each case.
 
-    `memory_s` is the time of all operands at full bandwidth, `key_s` that of one key and value of one head; `pair_flops`
-    is of one query, key and head. `context` are the positions that all sequences read, `history` those that one holds.
+    `memory_s` is the time of all operands at full bandwidth, `key_s` that of one key and value of one head, which
+    has `key_bytes`; `pair_flops` is of one query, key and head. `context` are the positions that all sequences read, `history` those that one holds.
     """
     heads = max(1.0, op.kv_heads)
     group = max(1.0, op.heads / heads)
@@ -107,19 +109,19 @@ def decode_attention(
         if group <= 1.0 and op.narrow <= 0.0 and op.latent <= 0.0:
             row = single
         return _decode(
-            heads, group, pair_flops, sequences, context, history, unit, rate, memory_s, key_s, row
+            heads, group, pair_flops, sequences, context, history, unit, rate, memory_s, key_s, key_bytes, row
         )
     best = math.inf
     compute = 0.0
     if 1.0 < group <= row.group_limit:
         best, compute = _decode(
-            heads, group, pair_flops, sequences, context, history, unit, rate, memory_s, key_s, row
+            heads, group, pair_flops, sequences, context, history, unit, rate, memory_s, key_s, key_bytes, row
         )
         parts = max(1.0, history / row.split_keys) if row.split_keys > 0.0 else 1.0
         if sequences * heads * parts >= row.least_blocks * unit.cores:
             return best, compute
     time, busy = _decode(
-        max(1.0, op.heads), 1.0, pair_flops, sequences, context, history, unit, rate, memory_s, key_s, single
+        max(1.0, op.heads), 1.0, pair_flops, sequences, context, history, unit, rate, memory_s, key_s, key_bytes, single
     )
     if time < best:
         return time, busy
@@ -137,12 +139,14 @@ def _decode(
     rate: float,
     memory_s: float,
     key_s: float,
+    key_bytes: float,
     row: DecodeRow,
 ) -> tuple[float, float]:
     """Seconds of one kernel with `heads` blocks per sequence, each of `group` query heads, and of its arithmetic.
 
     A block is one sequence, KV head and split: it reads whole tiles of `key_tile` keys (one more where a window ends
-    within two of them), at no more than `core_bandwidth` times a core's even share of the memory's bandwidth, and multiplies them with its group of query heads, padded to
+    within two of them), at no more than `core_bandwidth` times a core's even share of the memory's bandwidth and than
+    `core_bytes_per_s`, and multiplies them with its group of query heads, padded to
     `group_tile` rows, at a share `compute` of the unit's rate or, with `lanes`, of its vector lanes' rate. Groups beyond
     `group_limit` take further blocks at the same time, which find what they read in the last cache. It takes `block_s`
     besides.
@@ -161,6 +165,7 @@ def _decode(
         floor_s += context * heads * 0.5 * pair_flops * row.convert / unit.vector_flop_per_s
         memory_s += cache_s
         key_s *= 2.0
+        key_bytes *= 2.0
     passes = math.ceil(group / row.group_limit)
     rows = math.ceil(min(group, row.group_limit) / row.group_tile) * row.group_tile
     length = context / sequences
@@ -168,6 +173,8 @@ def _decode(
     multiplied_s = pair_flops / (row.compute * (unit.vector_flop_per_s if row.lanes > 0.0 else rate))
     arithmetic = rows * unit.cores * (multiplied_s + row.softmax / unit.vector_flop_per_s)
     per_key = max(unit.cores * key_s / (row.bandwidth * row.core_bandwidth), arithmetic)
+    if row.core_bytes_per_s > 0.0:
+        per_key = max(per_key, key_bytes / row.core_bytes_per_s)
     tiles = length / row.key_tile
     whole = math.ceil(tiles) * row.key_tile
     if history > length:

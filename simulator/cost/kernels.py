@@ -363,9 +363,9 @@ def op_on_unit(
             query, pairs, context = op.n, sequences * op.n * op.k, sequences * op.k
         pair_flops = flops / (pairs * op.heads)
         narrow = op.narrow > 0.0
-        # One token that sees only itself is a prompt, too.
-        if query > 1.0 or (op.phase != DECODE and pairs <= sequences):
-            prefill = eff.prefill[NARROW_PREFILL if narrow else USUAL]
+        prefill = eff.prefill[NARROW_PREFILL if narrow else USUAL]
+        # One token that sees only itself is a prompt.
+        if query > 1.0 or (prefill.from_one > 0.0 and op.phase != DECODE and pairs <= sequences):
             floor_s = prefill.floor_s
             store_s = 0.0
             if prefill.store > 0.0 and op.stored > 0.0:
@@ -378,7 +378,8 @@ def op_on_unit(
         else:
             # The cache is read whole, and the new position written.
             key_s = memory_time(bandwidth, at, place, 0.0, cache, 0.0, times)
-            key_s /= (context + sequences) * max(1.0, op.kv_heads)
+            keys = (context + sequences) * max(1.0, op.kv_heads)
+            key_s /= keys
             memory_time(bandwidth, at, place, weight, cache, spill, times)
             which = NARROW_DECODE if narrow else USUAL
             if op.latent > 0.0:
@@ -387,8 +388,9 @@ def op_on_unit(
             floor_s = row.floor_s
             history = max(held, context / sequences)
             time, compute = decode_attention(
-                op, pair_flops, sequences, context, history, unit, rate, memory_s, key_s, row, eff.decode[SINGLE]
-            )
+                op, pair_flops, sequences, context, history, unit, rate, memory_s, key_s, cache / keys, row,
+                eff.decode[SINGLE],
+            )  # fmt: skip
         record[R_COMPUTE] = compute
         record[R_CACHE] = cache_s
         record[R_LAUNCH] = floor_s

@@ -152,6 +152,7 @@ class PrefillRow(NamedTuple):
     store: float
     store_row_s: float
     uneven_s: float = 0.0
+    from_one: float = 0.0
 
 
 class DecodeRow(NamedTuple):
@@ -169,6 +170,8 @@ class DecodeRow(NamedTuple):
     softmax: float
     sharpness: float
     floor_s: float
+    core_bytes_per_s: float = 0.0
+    """Most that one core reads; 0 for no such limit."""
     compute: float = 1.0
     lanes: float = 0.0
     """1 where the products run on the vector lanes."""

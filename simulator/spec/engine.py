@@ -150,6 +150,8 @@ class PrefillEfficiency(Spec):
     not given."""
     store_row: Time | None = None
     """Time that this pass takes one core for each token, however few its keys."""
+    from_one: bool = False
+    """Whether a prompt of one token runs this kernel as well, and not that of decode."""
     uneven: Time | None = None
     """Further time where the size of a head is no power of two: its rows are padded by passes of their own."""
 
@@ -161,6 +163,8 @@ class DecodeEfficiency(Spec):
     """Share of the memory bandwidth at which all cores together read the cache."""
     core_bandwidth: Count
     """Most that one core reads, over its even share of the memory bandwidth; 1000 for no limit."""
+    core_read: Size | None = None
+    """Most bytes that one core reads in a cycle of its clock, on devices whose clock is known."""
     key_tile: Count
     """Cached positions that a block reads at once; a shorter rest costs as much."""
     block: Time
@@ -200,7 +204,7 @@ class DecodeEfficiency(Spec):
 
 
 class AttentionEfficiency(Spec):
-    """Fused attention."""
+    """Fused attention. Its times are numbers of cycles, as `launch` is: they hold at the calibration's `clock`."""
 
     prefill: PrefillEfficiency
     decode: DecodeEfficiency

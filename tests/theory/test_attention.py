@@ -51,7 +51,7 @@ def decode_s(
     read = sequences * context * op.kv_heads * 2 * HEAD * 2 / 2e12 if memory_s is None else memory_s
     held = max(history, context)
     return decode_attention(
-        op, flops, sequences, sequences * context, held, UNIT, PEAK, read, key_s, row, single or row
+        op, flops, sequences, sequences * context, held, UNIT, PEAK, read, key_s, 4.0 * HEAD, row, single or row
     )[0]
 
 
@@ -143,7 +143,9 @@ def test_decode_never_shrinks(row: DecodeRow) -> None:
 
 def test_a_rule_splits_into_parts_of_a_length_until_the_waves_are_full() -> None:
     one = GROUPED._replace(heads=8.0, kv_heads=1.0)
-    times = [decode_s(CORES, 128.0 * parts, RULE._replace(sharpness=100.0), one, memory_s=0.0) for parts in (1, 2, 4, 8)]
+    times = [
+        decode_s(CORES, 128.0 * parts, RULE._replace(sharpness=100.0), one, memory_s=0.0) for parts in (1, 2, 4, 8)
+    ]
     assert times[1] - times[0] == pytest.approx(times[0] + RULE.reduction_s)
     assert times[3] == pytest.approx(8 * times[0] + RULE.reduction_s)
     assert decode_s(CORES, 4096, RULE, one, memory_s=0.0) < times[3] + 4096 * times[0]
@@ -175,7 +177,9 @@ def test_vector_lanes_multiply_where_a_kernel_says_so() -> None:
 
 def test_uneven_heads_and_an_expanded_cache_come_on_top() -> None:
     padded = DECODE._replace(uneven_s=5e-6)
-    assert decode_s(8, 100, padded, flops=4.0 * 192 + 5.0) == pytest.approx(decode_s(8, 100, flops=4.0 * 192 + 5.0) + 5e-6)
+    assert decode_s(8, 100, padded, flops=4.0 * 192 + 5.0) == pytest.approx(
+        decode_s(8, 100, flops=4.0 * 192 + 5.0) + 5e-6
+    )
     assert decode_s(8, 100, padded, flops=4.0 * 128 + 5.0) == decode_s(8, 100, flops=4.0 * 128 + 5.0)
     elements = 256 * 4096 * GROUPED.kv_heads * 2 * HEAD
     expanded = decode_s(256, 4096, DECODE._replace(convert=50.0))
