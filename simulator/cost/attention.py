@@ -7,8 +7,19 @@ take less.
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from simulator.cost.layout import DecodeRow, OpRow, PrefillRow, UnitRow
+from simulator.cost.layout import (
+    LATENT,
+    NARROW_DECODE,
+    NARROW_LATENT,
+    SINGLE,
+    USUAL,
+    DecodeRow,
+    OpRow,
+    PrefillRow,
+    UnitRow,
+)
 from simulator.cost.smooth import soft_maximum
 
 
@@ -90,21 +101,27 @@ def decode_attention(
     memory_s: float,
     key_s: float,
     key_bytes: float,
-    row: DecodeRow,
-    single: DecodeRow,
-) -> tuple[float, float]:
-    """Seconds of decode and of its arithmetic alone, by the kernel that the engine takes.
+    kernels: Any,
+) -> tuple[float, float, float]:
+    """Seconds of decode, of its arithmetic alone and at least, by the kernel that the engine takes.
 
-    `row` is the kernel whose block serves all query heads of a KV head, `single` that with a block for each query head.
-    Engines with both (`least_blocks` of 0 and more) take `single` where every query head has a KV head of its own, and
-    for groups beyond `group_limit`; and may where splits of `split_keys` would give each core fewer than `least_blocks`.
-    There the faster of both counts, so that a longer cache never takes less. Others know one kernel for each case.
+    Of `kernels`, the rows of `Efficiency.decode`, one has blocks that serve all query heads of a KV head, `single` has a
+    block for each query head. Engines with both (`least_blocks` of 0 and more) take `single` where every query head has a
+    KV head of its own, and for groups beyond `group_limit`; and may where splits of `split_keys` would give each core
+    fewer than `least_blocks`. There the faster of both counts, so that a longer cache never takes less. Others know one
+    kernel for each case.
 
-    `memory_s` is the time of all operands at full bandwidth, `key_s` that of one key and value of one head, which
-    has `key_bytes`; `pair_flops` is of one query, key and head. `context` are the positions that all sequences read, `history` those that one holds.
+    `memory_s` is the time of all operands at full bandwidth, `key_s` that of one key and value of one head, which has
+    `key_bytes`; `pair_flops` is of one query, key and head. `context` are the positions that all sequences read,
+    `history` those that one holds.
     """
     heads = max(1.0, op.kv_heads)
     group = max(1.0, op.heads / heads)
+    which = NARROW_DECODE if op.narrow > 0.0 else USUAL
+    if op.latent > 0.0:
+        which = NARROW_LATENT if op.narrow > 0.0 else LATENT
+    row = kernels[which]
+    single = kernels[SINGLE]
     if row.least_blocks < 0.0:
         if group <= 1.0 and op.narrow <= 0.0 and op.latent <= 0.0:
             row = single
@@ -113,19 +130,20 @@ def decode_attention(
         )
     best = math.inf
     compute = 0.0
+    least_s = 0.0
     if 1.0 < group <= row.group_limit:
-        best, compute = _decode(
+        best, compute, least_s = _decode(
             heads, group, pair_flops, sequences, context, history, unit, rate, memory_s, key_s, key_bytes, row
         )
         parts = max(1.0, history / row.split_keys) if row.split_keys > 0.0 else 1.0
         if sequences * heads * parts >= row.least_blocks * unit.cores:
-            return best, compute
-    time, busy = _decode(
+            return best, compute, least_s
+    time, busy, floor_s = _decode(
         max(1.0, op.heads), 1.0, pair_flops, sequences, context, history, unit, rate, memory_s, key_s, key_bytes, single
     )
     if time < best:
-        return time, busy
-    return best, compute
+        return time, busy, floor_s
+    return best, compute, least_s
 
 
 def _decode(
@@ -141,8 +159,8 @@ def _decode(
     key_s: float,
     key_bytes: float,
     row: DecodeRow,
-) -> tuple[float, float]:
-    """Seconds of one kernel with `heads` blocks per sequence, each of `group` query heads, and of its arithmetic.
+) -> tuple[float, float, float]:
+    """Seconds of one kernel with `heads` blocks per sequence, each of `group` query heads, of its arithmetic, and at least.
 
     A block is one sequence, KV head and split: it reads whole tiles of `key_tile` keys (one more where a window ends
     within two of them), at no more than `core_bandwidth` times a core's even share of the memory's bandwidth and than
@@ -194,7 +212,7 @@ def _decode(
         time = soft_maximum(busy, streamed, 0.0, row.sharpness)
         if history > row.split_keys:
             time += row.reduction_s
-        return floor_s + time, at_work * keys * arithmetic
+        return floor_s + time, at_work * keys * arithmetic, floor_s
     waves = math.ceil(blocks / unit.cores)
     busy = waves * (whole * per_key + row.block_s)
     compute = waves * whole * arithmetic
@@ -215,4 +233,4 @@ def _decode(
         if time < best:
             best = time
             compute = least_compute
-    return floor_s + best, compute
+    return floor_s + best, compute, floor_s

@@ -17,10 +17,7 @@ from simulator.cost.layout import (
     ATTENTION,
     DECODE,
     GEMM,
-    LATENT,
     NARROW_BYTES,
-    NARROW_DECODE,
-    NARROW_LATENT,
     NARROW_PREFILL,
     PLACE_ACTIVATION,
     PLACE_CACHE,
@@ -30,7 +27,6 @@ from simulator.cost.layout import (
     R_LAUNCH,
     REDUCE_SCATTER,
     SCAN,
-    SINGLE,
     USUAL,
     Efficiency,
     Floats,
@@ -362,8 +358,7 @@ def op_on_unit(
             # Counted per sample: the op itself knows its queries and keys.
             query, pairs, context = op.n, sequences * op.n * op.k, sequences * op.k
         pair_flops = flops / (pairs * op.heads)
-        narrow = op.narrow > 0.0
-        prefill = eff.prefill[NARROW_PREFILL if narrow else USUAL]
+        prefill = eff.prefill[NARROW_PREFILL if op.narrow > 0.0 else USUAL]
         # One token that sees only itself is a prompt.
         if query > 1.0 or (prefill.from_one > 0.0 and op.phase != DECODE and pairs <= sequences):
             floor_s = prefill.floor_s
@@ -377,20 +372,14 @@ def op_on_unit(
             )
         else:
             # The cache is read whole, and the new position written.
-            key_s = memory_time(bandwidth, at, place, 0.0, cache, 0.0, times)
             keys = (context + sequences) * max(1.0, op.kv_heads)
-            key_s /= keys
+            key_s = memory_time(bandwidth, at, place, 0.0, cache, 0.0, times) / keys
             memory_time(bandwidth, at, place, weight, cache, spill, times)
-            which = NARROW_DECODE if narrow else USUAL
-            if op.latent > 0.0:
-                which = NARROW_LATENT if narrow else LATENT
-            row = eff.decode[which]
-            floor_s = row.floor_s
-            history = max(held, context / sequences)
-            time, compute = decode_attention(
-                op, pair_flops, sequences, context, history, unit, rate, memory_s, key_s, cache / keys, row,
-                eff.decode[SINGLE],
-            )  # fmt: skip
+            held = max(held, context / sequences)
+            bytes_each = cache / keys
+            time, compute, floor_s = decode_attention(
+                op, pair_flops, sequences, context, held, unit, rate, memory_s, key_s, bytes_each, eff.decode
+            )
         record[R_COMPUTE] = compute
         record[R_CACHE] = cache_s
         record[R_LAUNCH] = floor_s

@@ -50,8 +50,9 @@ def decode_s(
     key_s = 2 * HEAD * 2 / 2e12 if memory_s is None else 0.0
     read = sequences * context * op.kv_heads * 2 * HEAD * 2 / 2e12 if memory_s is None else memory_s
     held = max(history, context)
+    kernels = (row, single or row, row, row, row)
     return decode_attention(
-        op, flops, sequences, sequences * context, held, UNIT, PEAK, read, key_s, 4.0 * HEAD, row, single or row
+        op, flops, sequences, sequences * context, held, UNIT, PEAK, read, key_s, 4.0 * HEAD, kernels
     )[0]
 
 
