@@ -48,6 +48,7 @@ def _decode(name: str, *more: Knob) -> tuple[Knob, ...]:
         Knob(f"attention.{name}.floor", 0.0, 20e-6, "us"),
         Knob(f"attention.{name}.compute", 0.02, 1.0, optional=True),
         Knob(f"attention.{name}.uneven", 0.0, 10e-6, "us", optional=True),
+        Knob(f"attention.{name}.regroup", 0.0, 10e-6, "us", optional=True),
         Knob(f"attention.{name}.convert", 1.0, 400.0, optional=True),
         *more,
     )

@@ -281,6 +281,7 @@ def _decode(spec: DecodeEfficiency, bandwidth: float, slower: float, clock_hz: f
         split_keys=spec.split_keys.value if spec.split_keys else 0.0,
         split_waves=spec.split_waves.value if spec.split_waves else 0.0,
         uneven_s=spec.uneven.value * slower if spec.uneven else 0.0,
+        regroup_s=spec.regroup.value * slower if spec.regroup else 0.0,
         convert=spec.convert.value if spec.convert else 0.0,
         least_blocks=spec.least_blocks.value if spec.least_blocks else -1.0,
     )

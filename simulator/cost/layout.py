@@ -179,6 +179,7 @@ class DecodeRow(NamedTuple):
     """0 without a rule of splitting, as is `split_waves`."""
     split_waves: float = 0.0
     uneven_s: float = 0.0
+    regroup_s: float = 0.0
     convert: float = 0.0
     """0 where the kernel reads the cache as it is."""
     least_blocks: float = -1.0

@@ -195,6 +195,8 @@ class DecodeEfficiency(Spec):
     """Most waves of blocks that this rule splits into."""
     uneven: Time | None = None
     """As `uneven` of prefill."""
+    regroup: Time | None = None
+    """Passes of their own that sort the queries of several sequences by KV head, and the results back."""
     convert: Count | None = None
     """Vector operations per element of keys and values with which a cache in 8 bits is first expanded to 16, where the
     kernel reads only these."""
