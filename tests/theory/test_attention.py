@@ -190,3 +190,11 @@ def test_uneven_heads_and_an_expanded_cache_come_on_top() -> None:
 def test_prefill_never_shrinks() -> None:
     row = PREFILL._replace(softmax=30.0, query_tile=99.9, key_tile=18.0, block_s=1e-6, tail=1.5, sharpness=1.2)
     assert_rising([prefill_s(3, query, row) for query in range(1, 3000, 7)])
+
+
+def test_queries_of_several_sequences_and_heads_are_sorted_first() -> None:
+    row = DECODE._replace(regroup_s=5e-6)
+    lone = GROUPED._replace(heads=8.0, kv_heads=1.0)
+    assert decode_s(2, 100, row) == pytest.approx(decode_s(2, 100) + 5e-6)
+    assert decode_s(1, 100, row) == decode_s(1, 100)
+    assert decode_s(2, 100, row, lone) == decode_s(2, 100, op=lone)
