@@ -19,14 +19,14 @@ import pandas as pd
 from simulator.cost.efficiency import find_calibration, load_engine
 from simulator.mapping.machine import load_machine
 from simulator.spec.engine import Calibration
-from validation.knobs import KNOBS, Knob, Values, changed, fragment, general, starting_values
-from validation.shapes import COLLECTIVE, DECODE, EXPERTS, GEMM, PREFILL, Family
+from validation.knobs import KNOBS, Knob, Values, changed, fitted_knobs, fragment, general, starting_values
+from validation.shapes import COLLECTIVE, DECODE, EXPERTS, GEMM, MLA_DECODE, PREFILL, Family
 from validation.timing import Kernels, beats_light, prepare, speed_of_light
 
 CLASSES = (0, 4, 16, 64, 256, 1024, 4096, 16384, np.inf)
 """Bounds of the size classes of the report: rows of a GEMM, positions per sequence, tokens of a routed layer, KiB."""
 LARGEST_GROUP = 32.0
-"""Query heads per KV head that one kernel serves; beyond, libraries fall back to others."""
+"""Query heads per KV head that one kernel serves; beyond, libraries read the cache again or fall back to others."""
 OTHER_KERNELS = ("triton", "vllm_flash_attn_fa4", "sglang_flashinfer_cutlass_moe")
 """Kernels that a framework takes for few shapes only, and that follow no common law with its usual ones."""
 
@@ -64,6 +64,8 @@ KINDS = {
     ),
     "narrow-prefill": Kind(PREFILL, "attention__{}__*context*", "attn_dtype", ATTENTION, 4),
     "narrow-decode": Kind(DECODE, "attention__{}__*generation*", "attn_dtype", ATTENTION, 4),
+    "latent": Kind(MLA_DECODE, "mla__{}__*generation_mla_perf*", "mla_dtype", ("num_heads", "batch_size"), 4),
+    "narrow-latent": Kind(MLA_DECODE, "mla__{}__*generation_mla_perf*", "mla_dtype", ("num_heads", "batch_size"), 4),
     "collective": Kind(COLLECTIVE, "comm__{}__*", "", ("message_size",), 3),
 }
 
@@ -87,7 +89,7 @@ class Bench:
             raise SystemExit(
                 f"no row of {framework} on {device} can be timed: {', '.join(lost) or 'the tables are empty'}"
             )
-        calibration = general(find_calibration(machine))
+        calibration = general(find_calibration(machine), engine.name)
         impossible = beats_light(speed_of_light(rows, machine, engine, family, calibration), kept, machine, family)
         if impossible.any():
             kept, kernels, _ = prepare(kept[~impossible], machine, engine, family)
@@ -99,8 +101,11 @@ class Bench:
         return self.kernels.seconds(changed(self.calibration, values))
 
 
-def read_rows(tables: Path, framework: str, kind: str, dtype: str, cache: str) -> Rows:
-    """The rows of one kind with a column `held_out`, whole shapes at a time, and their `size`; medians of repeated ones."""
+def read_rows(tables: Path, framework: str, kind: str, dtype: str, cache: str, apart: bool = False) -> Rows:
+    """The rows of one kind with a column `held_out`, whole shapes at a time, and their `size`; medians of repeated ones.
+
+    `apart`: the engine has a kernel for single heads that large groups fall back to.
+    """
     chosen = KINDS[kind]
     files = sorted(tables.glob(chosen.pattern.format(framework)))
     if not files:
@@ -110,7 +115,9 @@ def read_rows(tables: Path, framework: str, kind: str, dtype: str, cache: str) -
     if chosen.dtype:
         rows = rows[rows[chosen.dtype] == dtype]
     if chosen.dtype == "attn_dtype":
-        rows = _attention(rows, kind, cache)
+        rows = _attention(rows, kind, cache, apart)
+    if chosen.family is MLA_DECODE:
+        rows = rows[rows["kv_cache_dtype"] == cache]
     if chosen.family is EXPERTS:
         rows = rows[rows["moe_ep_size"] <= MOST_RANKS]
     if chosen.family is COLLECTIVE and "backend" in rows:
@@ -126,22 +133,25 @@ STEP = {
     "gemm": ("m",), "narrow": ("m",), "expanding": ("m",),
     "prefill": ("batch_size", "isl", "step"), "decode": ("batch_size", "isl", "step"),
     "single": ("batch_size", "isl", "step"), "narrow-prefill": ("batch_size", "isl", "step"),
-    "narrow-decode": ("batch_size", "isl", "step"), "experts": ("num_tokens",), "collective": ("message_size",),
+    "narrow-decode": ("batch_size", "isl", "step"), "latent": ("batch_size", "isl", "step"),
+    "narrow-latent": ("batch_size", "isl", "step"), "experts": ("num_tokens",), "collective": ("message_size",),
 }  # fmt: skip
 """Columns of a row's step."""
-PER_SEQUENCE = ("prefill", "decode", "single", "narrow-prefill", "narrow-decode")
+PER_SEQUENCE = ("prefill", "decode", "single", "narrow-prefill", "narrow-decode", "latent", "narrow-latent")
 
 
-def _attention(rows: Rows, kind: str, cache: str) -> Rows:
+def _attention(rows: Rows, kind: str, cache: str, apart: bool) -> Rows:
     """All head sizes and windows of the usual kernels. decode: several query heads share a KV head; single: none do;
-    narrow-decode: both."""
+    narrow-decode: both. With kernels `apart`, groups beyond the limit belong to single, and single ones to it alone."""
     rows = rows[rows["kv_cache_dtype"] == cache]
     group = rows["num_heads"] / rows["num_key_value_heads"].where(rows["num_key_value_heads"] > 0, rows["num_heads"])
     kept = group <= LARGEST_GROUP
-    if kind.endswith("prefill"):
+    if kind.endswith("prefill") and not apart:
         kept &= rows["isl"] > 1
-    elif kind != "narrow-decode":
-        kept &= (group == 1.0) == (kind == "single")
+    elif kind == "single":
+        kept = (group == 1.0) | (~kept & apart)
+    elif kind == "decode" or (kind == "narrow-decode" and apart):
+        kept &= group > 1.0
     return rows[kept]
 
 
@@ -189,22 +199,23 @@ def errors(predicted_s: np.ndarray, rows: Rows) -> pd.DataFrame:
 
 def run(options: argparse.Namespace) -> Values:
     """Fits and reports one kind of kernel; returns the values."""
-    kind, knobs = KINDS[options.kind], KNOBS[options.kind]
+    kind = KINDS[options.kind]
     if len(options.tables) != len(options.device):
         raise SystemExit("as many --tables as --device, in the same order")
     trained, held = [], []
     for device, tables in zip(options.device, options.tables, strict=True):
         for framework in options.framework:
-            rows = read_rows(tables, framework, options.kind, options.dtype, options.cache)
+            engine = "tensorrt-llm" if framework == "nccl" else framework
+            rows = read_rows(tables, framework, options.kind, options.dtype, options.cache, _apart(device, engine))
             if options.op:
                 rows = rows[rows["op_name"] == options.op]
-            engine = "tensorrt-llm" if framework == "nccl" else framework
             train = rows[~rows["held_out"]]
             train = train.sample(min(options.rows, len(train)), random_state=options.seed)
             for part, found in ((train, trained), (rows[rows["held_out"]], held)):
                 if len(part):
                     found.append(Bench.of(device, engine, part.reset_index(drop=True), kind.family))
 
+    knobs = fitted_knobs(trained[0].calibration, KNOBS[options.kind])
     values = starting_values(trained[0].calibration, knobs)
     if options.iterations > 0:
         measured_s = np.concatenate([bench.rows["latency"].to_numpy() * 1e-3 for bench in trained])
@@ -219,6 +230,12 @@ def run(options: argparse.Namespace) -> Values:
             print(errors(bench.seconds(values), bench.rows).round(3).to_string())
     print("\n" + fragment(values, knobs))
     return values
+
+
+def _apart(device: str, framework: str) -> bool:
+    """Whether the engine's calibration knows a kernel for single heads that grouped ones may fall back to."""
+    calibration = general(find_calibration(load_machine(device)), load_engine(framework).name)
+    return calibration.attention.decode.least_blocks is not None
 
 
 def parser() -> argparse.ArgumentParser:

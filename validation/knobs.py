@@ -24,6 +24,8 @@ class Knob:
     low: float
     high: float
     unit: str = ""
+    optional: bool = False
+    """Fitted only where the file holds it."""
 
     def text(self, value: float) -> str:
         """The value as the file holds it."""
@@ -35,6 +37,7 @@ def _decode(name: str, *more: Knob) -> tuple[Knob, ...]:
     return (
         Knob(f"attention.{name}.bandwidth", 0.4, 1.0),
         Knob(f"attention.{name}.core_bandwidth", 1.0, 8.0),
+        Knob(f"attention.{name}.core_read", 4.0, 128.0, "B", optional=True),
         Knob(f"attention.{name}.key_tile", 8.0, 256.0),
         Knob(f"attention.{name}.block", 0.0, 8e-6, "us"),
         Knob(f"attention.{name}.least_tiles", 1.0, 16.0),
@@ -43,6 +46,10 @@ def _decode(name: str, *more: Knob) -> tuple[Knob, ...]:
         Knob(f"attention.{name}.softmax", 0.0, 40.0),
         Knob(f"attention.{name}.sharpness", 1.0, 8.0),
         Knob(f"attention.{name}.floor", 0.0, 20e-6, "us"),
+        Knob(f"attention.{name}.compute", 0.02, 1.0, optional=True),
+        Knob(f"attention.{name}.uneven", 0.0, 10e-6, "us", optional=True),
+        Knob(f"attention.{name}.regroup", 0.0, 10e-6, "us", optional=True),
+        Knob(f"attention.{name}.convert", 1.0, 400.0, optional=True),
         *more,
     )
 
@@ -60,6 +67,7 @@ def _prefill(name: str) -> tuple[Knob, ...]:
         Knob(f"attention.{name}.floor", 0.0, 20e-6, "us"),
         Knob(f"attention.{name}.store", 0.1, 1.0),
         Knob(f"attention.{name}.store_row", 0.0, 2e-6, "ns"),
+        Knob(f"attention.{name}.uneven", 0.0, 10e-6, "us", optional=True),
     )
 
 
@@ -86,6 +94,8 @@ KNOBS: dict[str, tuple[Knob, ...]] = {
     "narrow-prefill": _prefill("narrow_prefill"),
     "decode": _decode("decode"),
     "narrow-decode": _decode("narrow", Knob("attention.narrow.most_splits", 1.0, 64.0)),
+    "latent": _decode("latent"),
+    "narrow-latent": _decode("narrow_latent"),
     "single": _decode("single", Knob("attention.single.most_splits", 1.0, 64.0)),
     "experts": (
         Knob("experts.floor", 0.0, 30e-6, "us"),
@@ -98,10 +108,20 @@ KNOBS: dict[str, tuple[Knob, ...]] = {
 """Kind of kernel -> what its fit may change."""
 
 
-def general(calibration: Calibration) -> Calibration:
-    """The calibration with its general values for every engine (but for how libraries choose), and single heads apart."""
-    attention = calibration.attention
-    stands_in = {"single": attention.decode, "narrow": attention.decode, "narrow_prefill": attention.prefill}
+def general(calibration: Calibration, engine: str = "") -> Calibration:
+    """The calibration with its general values for every engine (but for how libraries choose), and single heads apart.
+
+    With an engine's name, attention is that of the engine: what a fit starts from, and facts that it leaves as they are.
+    """
+    own = calibration.engines.get(engine)
+    attention = (own.attention if own else None) or calibration.attention
+    stands_in = {
+        "single": attention.decode,
+        "narrow": attention.decode,
+        "narrow_prefill": attention.prefill,
+        "latent": attention.decode,
+        "narrow_latent": attention.latent or attention.decode,
+    }
     attention = attention.model_copy(
         update={name: found for name, found in stands_in.items() if getattr(attention, name) is None}
     )
@@ -136,13 +156,29 @@ def _number(owner: Any) -> Any:
     return next(value for name in type(owner).model_fields if isinstance(value := getattr(owner, name), Sourced))
 
 
+def fitted_knobs(calibration: Calibration, knobs: Iterable[Knob]) -> tuple[Knob, ...]:
+    """The knobs that a fit may change: not those of facts about a kernel, and of optional ones those that are held."""
+    found = []
+    for knob in knobs:
+        held = _held(calibration, knob.key)
+        fact = held is not None and calibration.sources[held.source].kind in ("paper", "datasheet")
+        if not fact and (held is not None or not knob.optional):
+            found.append(knob)
+    return tuple(found)
+
+
+def _held(calibration: Calibration, key: str) -> Sourced | None:
+    found: Any = calibration
+    for name in key.split("."):
+        found = getattr(found, name, None)
+    return found if isinstance(found, Sourced) else None
+
+
 def starting_values(calibration: Calibration, knobs: Iterable[Knob]) -> Values:
     """What a calibration file holds for each knob; the middle of its bounds where it holds nothing."""
     found: Values = {}
     for knob in knobs:
-        held: Any = calibration
-        for name in knob.key.split("."):
-            held = getattr(held, name, None)
+        held = _held(calibration, knob.key)
         found[knob.key] = held.value if held is not None else 0.5 * (knob.low + knob.high)
     return found
 

@@ -113,8 +113,9 @@ def calibration_from(donors: Sequence[str], name: str) -> Calibration:
         for kind in OWN:
             of_engine |= fitted(donors, kind, (framework,))
         own = engines.get(engine, EngineEfficiency())
-        engines[engine] = own.model_copy(update={"attention": changed(shared, of_engine).attention})
-    attention = engines["vllm"].attention
+        attention = changed(general(base, engine), of_engine).attention
+        engines[engine] = own.model_copy(update={"attention": attention})
+    attention = engines["vllm"].attention or shared.attention
     return shared.model_copy(update={"name": name, "tag": "transferred", "engines": engines, "attention": attention})
 
 

@@ -7,9 +7,31 @@ take less.
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from simulator.cost.layout import DecodeRow, OpRow, PrefillRow, UnitRow
+from simulator.cost.layout import (
+    LATENT,
+    NARROW_DECODE,
+    NARROW_LATENT,
+    SINGLE,
+    USUAL,
+    DecodeRow,
+    OpRow,
+    PrefillRow,
+    UnitRow,
+)
 from simulator.cost.smooth import soft_maximum
+
+
+def uneven(pair_flops: float) -> bool:
+    """Whether a head's size, of which a pair costs 4 FLOPs per element and 5 for its score, is no power of two.
+
+    >>> uneven(4.0 * 128 + 5.0), uneven(4.0 * 192 + 5.0)
+    (False, True)
+    """
+    size = math.floor((pair_flops - 5.0) / 4.0 + 0.5)
+    return 2.0 ** math.floor(math.log2(max(1.0, size))) != size
+
 
 MOST_WAVES = 4
 """Plans of decode that are tried: the cache split so that its blocks fill 1, 2, ... waves of the cores."""
@@ -36,7 +58,7 @@ def prefill_attention(
     Blocks share the cores; at the end some cores stand idle for `tail` of a block, and none ends before its longest
     block. That, the memories and the cache overlap by `sharpness`; `floor_s` is what even one query takes.
     Before it, a pass of its own may copy the new keys and values to the cache: `store_s` at full bandwidth, at `store` of
-    it, and `store_row_s` of one core for each token.
+    it, and `store_row_s` of one core for each token. Heads whose size is no power of two take `uneven_s` more.
 
     `pair_flops` is of one query, key and head; `pairs` and `context` are of all sequences together.
     """
@@ -63,6 +85,8 @@ def prefill_attention(
     time = soft_maximum(busy, memory_s / row.bandwidth, cache_s, row.sharpness)
     if row.store > 0.0 and store_s > 0.0:
         time += store_s / row.store + sequences * query * row.store_row_s / unit.cores
+    if row.uneven_s > 0.0 and uneven(pair_flops):
+        time += row.uneven_s
     return row.floor_s + time, busy
 
 
@@ -71,34 +95,127 @@ def decode_attention(
     pair_flops: float,
     sequences: float,
     context: float,
+    history: float,
     unit: UnitRow,
     rate: float,
     memory_s: float,
     key_s: float,
-    row: DecodeRow,
-) -> tuple[float, float]:
-    """Seconds of decode and of its arithmetic alone: the best plan of splitting the cache.
+    key_bytes: float,
+    kernels: Any,
+) -> tuple[float, float, float]:
+    """Seconds of decode, of its arithmetic alone and at least, by the kernel that the engine takes.
 
-    A block is one sequence, KV head and split: it reads whole tiles of `key_tile` keys, at no more than `core_bandwidth`
-    times a core's even share of the memory's bandwidth, and multiplies them with its group of query heads, padded to
-    `group_tile` rows. A plan fills 1 to 4 waves of the cores with splits that take as long as `least_tiles` tiles at
-    least, and `block_s` each, and sums them in a further pass of `reduction_s`; or it does not split. Groups beyond
-    `group_limit` read the cache again.
+    Of `kernels`, the rows of `Efficiency.decode`, one has blocks that serve all query heads of a KV head, `single` has a
+    block for each query head. Engines with both (`least_blocks` of 0 and more) take `single` where every query head has a
+    KV head of its own, and for groups beyond `group_limit`; and may where splits of `split_keys` would give each core
+    fewer than `least_blocks`. There the faster of both counts, so that a longer cache never takes less. Others know one
+    kernel for each case.
 
-    `memory_s` is the time of all operands at full bandwidth, `key_s` that of one key and value of one head; `pair_flops`
-    is of one query, key and head.
+    `memory_s` is the time of all operands at full bandwidth, `key_s` that of one key and value of one head, which has
+    `key_bytes`; `pair_flops` is of one query, key and head. `context` are the positions that all sequences read,
+    `history` those that one holds.
     """
-    group = max(1.0, op.heads / max(1.0, op.kv_heads))
+    heads = max(1.0, op.kv_heads)
+    group = max(1.0, op.heads / heads)
+    which = NARROW_DECODE if op.narrow > 0.0 else USUAL
+    if op.latent > 0.0:
+        which = NARROW_LATENT if op.narrow > 0.0 else LATENT
+    row = kernels[which]
+    single = kernels[SINGLE]
+    if row.least_blocks < 0.0:
+        if group <= 1.0 and op.narrow <= 0.0 and op.latent <= 0.0:
+            row = single
+        return _decode(
+            heads, group, pair_flops, sequences, context, history, unit, rate, memory_s, key_s, key_bytes, row
+        )
+    best = math.inf
+    compute = 0.0
+    least_s = 0.0
+    if 1.0 < group <= row.group_limit:
+        best, compute, least_s = _decode(
+            heads, group, pair_flops, sequences, context, history, unit, rate, memory_s, key_s, key_bytes, row
+        )
+        parts = max(1.0, history / row.split_keys) if row.split_keys > 0.0 else 1.0
+        if sequences * heads * parts >= row.least_blocks * unit.cores:
+            return best, compute, least_s
+    time, busy, floor_s = _decode(
+        max(1.0, op.heads), 1.0, pair_flops, sequences, context, history, unit, rate, memory_s, key_s, key_bytes, single
+    )
+    if time < best:
+        return time, busy, floor_s
+    return best, compute, least_s
+
+
+def _decode(
+    heads: float,
+    group: float,
+    pair_flops: float,
+    sequences: float,
+    context: float,
+    history: float,
+    unit: UnitRow,
+    rate: float,
+    memory_s: float,
+    key_s: float,
+    key_bytes: float,
+    row: DecodeRow,
+) -> tuple[float, float, float]:
+    """Seconds of one kernel with `heads` blocks per sequence, each of `group` query heads, of its arithmetic, and at least.
+
+    A block is one sequence, KV head and split: it reads whole tiles of `key_tile` keys (one more where a window ends
+    within two of them), at no more than `core_bandwidth` times a core's even share of the memory's bandwidth and than
+    `core_bytes_per_s`, and multiplies them with its group of query heads, padded to
+    `group_tile` rows, at a share `compute` of the unit's rate or, with `lanes`, of its vector lanes' rate. Groups beyond
+    `group_limit` take further blocks at the same time, which find what they read in the last cache. It takes `block_s`
+    besides.
+
+    The cache is split by a rule, into parts of `split_keys` of all positions that a sequence holds as long as they give
+    `split_waves` waves of blocks at most (parts beyond the window cost `block_s` only); or, without a rule, by the best
+    plan, whose splits fill 1 to 4 waves and take as long as `least_tiles` tiles at least. Splits are summed in a further
+    pass of `reduction_s`. Heads of uneven size take `uneven_s` more; queries that have to be sorted by KV head first (all
+    but those of one head or one sequence) `regroup_s`; a cache in 8 bits may first be expanded to 16, which takes
+    `convert` vector operations per element of a key and a value.
+    """
+    floor_s = row.floor_s
+    if row.uneven_s > 0.0 and uneven(pair_flops):
+        floor_s += row.uneven_s
+    if group > 1.0 and heads > 1.0 and sequences > 1.0:
+        floor_s += row.regroup_s
+    if row.convert > 0.0:
+        cache_s = key_s * context * heads
+        floor_s += context * heads * 0.5 * pair_flops * row.convert / unit.vector_flop_per_s
+        memory_s += cache_s
+        key_s *= 2.0
+        key_bytes *= 2.0
     passes = math.ceil(group / row.group_limit)
     rows = math.ceil(min(group, row.group_limit) / row.group_tile) * row.group_tile
     length = context / sequences
-    blocks = sequences * max(1.0, op.kv_heads) * passes
-    arithmetic = rows * unit.cores * (pair_flops / rate + row.softmax / unit.vector_flop_per_s)
+    blocks = sequences * heads * passes
+    multiplied_s = pair_flops / (row.compute * (unit.vector_flop_per_s if row.lanes > 0.0 else rate))
+    arithmetic = rows * unit.cores * (multiplied_s + row.softmax / unit.vector_flop_per_s)
     per_key = max(unit.cores * key_s / (row.bandwidth * row.core_bandwidth), arithmetic)
+    if row.core_bytes_per_s > 0.0:
+        per_key = max(per_key, key_bytes / row.core_bytes_per_s)
     tiles = length / row.key_tile
     whole = math.ceil(tiles) * row.key_tile
-    padding = blocks * whole - context * max(1.0, op.kv_heads)
+    if history > length:
+        tiles += 1.0
+        whole = tiles * row.key_tile
+    padding = sequences * heads * (whole - length)
     streamed = (memory_s + padding * key_s) / row.bandwidth
+    if row.split_keys > 0.0:
+        most = row.split_waves * unit.cores
+        parts = min(blocks * max(1.0, math.ceil(history / row.split_keys)), max(blocks, most))
+        keys = min(history, max(row.split_keys, history * blocks / most))
+        keys = math.ceil(min(keys, length) / row.key_tile) * row.key_tile
+        # A window lies across two parts; without one all parts are at work.
+        working = min(parts, blocks * (length / keys + 1.0)) if history > length else parts
+        at_work = max(1.0, working / unit.cores) if history > length else math.ceil(parts / unit.cores)
+        busy = math.ceil(parts / unit.cores) * row.block_s + at_work * keys * per_key
+        time = soft_maximum(busy, streamed, 0.0, row.sharpness)
+        if history > row.split_keys:
+            time += row.reduction_s
+        return floor_s + time, at_work * keys * arithmetic, floor_s
     waves = math.ceil(blocks / unit.cores)
     busy = waves * (whole * per_key + row.block_s)
     compute = waves * whole * arithmetic
@@ -119,4 +236,4 @@ def decode_attention(
         if time < best:
             best = time
             compute = least_compute
-    return row.floor_s + best, compute
+    return floor_s + best, compute, floor_s

@@ -179,7 +179,7 @@ IDEAL = Efficiency(*([1.0] * len(Efficiency._fields)))._replace(  # type: ignore
     reduction_s=0,
     gemm_floor_s=0,
     prefill=(_PREFILL,) * 2,
-    decode=(_DECODE,) * 3,
+    decode=(_DECODE,) * 5,
     rounding=RoundingRow(0.0, 0.0, 1.0),
     experts=ExpertsRow(0.0, 1.0, 1.0, 0.0),
     sharpness=100,
@@ -207,6 +207,8 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
     attention = own.attention or calibration.attention
     rounding, experts = own.rounding or calibration.rounding, own.experts or calibration.experts
     compute, bandwidth = engine.compute_factor, engine.bandwidth_factor
+    clock_hz = max((unit.clock_hz for unit in machine.units if unit.part == machine.units[0].part), default=0.0)
+    slower = calibration.clock.value / clock_hz if calibration.clock and clock_hz else 1.0
     return Efficiency(
         gemm_compute=gemm.compute.value * compute * (own.compute.value if own.compute else 1.0),
         gemm_bandwidth=gemm.bandwidth.value * bandwidth,
@@ -224,10 +226,17 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
         gemm_floor_s=gemm.floor.value if gemm.floor else 0.0,
         reduction_s=calibration.reduction.value,
         prefill=tuple(
-            _prefill(spec or attention.prefill, compute, bandwidth) for spec in (None, attention.narrow_prefill)
+            _prefill(spec or attention.prefill, compute, bandwidth, slower) for spec in (None, attention.narrow_prefill)
         ),
         decode=tuple(
-            _decode(spec or attention.decode, bandwidth) for spec in (None, attention.single, attention.narrow)
+            _decode(spec or attention.decode, bandwidth, slower, clock_hz)
+            for spec in (
+                None,
+                attention.single,
+                attention.narrow,
+                attention.latent,
+                attention.narrow_latent or attention.latent or attention.narrow,
+            )
         ),
         rounding=RoundingRow(rounding.floor.value, rounding.row.value, rounding.bandwidth.value * bandwidth),
         experts=ExpertsRow(experts.floor.value, experts.compute.value, experts.bandwidth.value, experts.skew.value),
@@ -242,39 +251,50 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
     )
 
 
-def _prefill(spec: PrefillEfficiency, compute: float, bandwidth: float) -> PrefillRow:
+def _prefill(spec: PrefillEfficiency, compute: float, bandwidth: float, slower: float) -> PrefillRow:
     return PrefillRow(
         compute=spec.compute.value * compute,
         softmax=spec.softmax.value / compute,
         query_tile=spec.query_tile.value,
         key_tile=spec.key_tile.value,
-        block_s=spec.block.value,
+        block_s=spec.block.value * slower,
         tail=spec.tail.value,
         bandwidth=spec.bandwidth.value * bandwidth,
         sharpness=spec.sharpness.value,
-        floor_s=spec.floor.value,
+        floor_s=spec.floor.value * slower,
         store=spec.store.value * bandwidth if spec.store else 0.0,
-        store_row_s=spec.store_row.value if spec.store_row else 0.0,
+        store_row_s=spec.store_row.value * slower if spec.store_row else 0.0,
+        from_one=1.0 if spec.from_one else 0.0,
+        uneven_s=spec.uneven.value * slower if spec.uneven else 0.0,
     )
 
 
-def _decode(spec: DecodeEfficiency, bandwidth: float) -> DecodeRow:
+def _decode(spec: DecodeEfficiency, bandwidth: float, slower: float, clock_hz: float) -> DecodeRow:
     return DecodeRow(
         bandwidth=spec.bandwidth.value * bandwidth,
         core_bandwidth=spec.core_bandwidth.value,
         key_tile=spec.key_tile.value,
-        block_s=spec.block.value,
+        block_s=spec.block.value * slower,
         least_tiles=spec.least_tiles.value,
         most_splits=spec.most_splits.value,
-        reduction_s=spec.reduction.value,
+        reduction_s=spec.reduction.value * slower,
         group_tile=spec.group_tile.value,
         group_limit=spec.group_limit.value,
         softmax=spec.softmax.value,
         sharpness=spec.sharpness.value,
-        floor_s=spec.floor.value,
+        floor_s=spec.floor.value * slower,
+        core_bytes_per_s=spec.core_read.value * clock_hz * bandwidth if spec.core_read else 0.0,
+        compute=spec.compute.value if spec.compute else 1.0,
+        lanes=1.0 if spec.lanes else 0.0,
+        split_keys=spec.split_keys.value if spec.split_keys else 0.0,
+        split_waves=spec.split_waves.value if spec.split_waves else 0.0,
+        uneven_s=spec.uneven.value * slower if spec.uneven else 0.0,
+        regroup_s=spec.regroup.value * slower if spec.regroup else 0.0,
+        convert=spec.convert.value if spec.convert else 0.0,
+        least_blocks=spec.least_blocks.value if spec.least_blocks else -1.0,
     )
 
 
 def unsplit(found: Efficiency) -> Efficiency:
     """The same kernels, but decode attention leaves each sequence and KV head to one core, however long its context."""
-    return found._replace(decode=tuple(row._replace(most_splits=1.0) for row in found.decode))
+    return found._replace(decode=tuple(row._replace(most_splits=1.0, split_keys=0.0) for row in found.decode))

@@ -15,9 +15,9 @@ from simulator.cost.layout import (
     ALL_REDUCE,
     ALL_TO_ALL,
     ATTENTION,
+    DECODE,
     GEMM,
     NARROW_BYTES,
-    NARROW_DECODE,
     NARROW_PREFILL,
     PLACE_ACTIVATION,
     PLACE_CACHE,
@@ -27,7 +27,6 @@ from simulator.cost.layout import (
     R_LAUNCH,
     REDUCE_SCATTER,
     SCAN,
-    SINGLE,
     USUAL,
     Efficiency,
     Floats,
@@ -283,6 +282,7 @@ def op_on_unit(
     query: float,
     pairs: float,
     context: float,
+    held: float,
     unit: UnitRow,
     rate: float,
     bandwidth: Floats,
@@ -295,7 +295,7 @@ def op_on_unit(
     """Seconds of one execution of an op on one unit, without launch; `record` gets its terms. -1: cannot.
 
     The soft maximum of compute, of the memories and of the cache. GEMM: the cheaper of the tiled and the matrix-vector
-    kernel. Attention: `simulator.cost.attention`.
+    kernel. Attention: `simulator.cost.attention`; `held` positions of each sequence are cached, a window reads fewer.
     """
     spill = uncached(unit, activation)
     passes = 1.0
@@ -362,9 +362,9 @@ def op_on_unit(
             # Counted per sample: the op itself knows its queries and keys.
             query, pairs, context = op.n, sequences * op.n * op.k, sequences * op.k
         pair_flops = flops / (pairs * op.heads)
-        narrow = op.narrow > 0.0
-        if query > 1.0:
-            prefill = eff.prefill[NARROW_PREFILL if narrow else USUAL]
+        prefill = eff.prefill[NARROW_PREFILL if op.narrow > 0.0 else USUAL]
+        # One token that sees only itself is a prompt.
+        if query > 1.0 or (prefill.from_one > 0.0 and op.phase != DECODE and pairs <= sequences):
             floor_s = prefill.floor_s
             store_s = 0.0
             if prefill.store > 0.0 and op.stored > 0.0:
@@ -376,13 +376,14 @@ def op_on_unit(
             )
         else:
             # The cache is read whole, and the new position written.
-            key_s = memory_time(bandwidth, at, place, 0.0, cache, 0.0, times)
-            key_s /= (context + sequences) * max(1.0, op.kv_heads)
+            keys = (context + sequences) * max(1.0, op.kv_heads)
+            key_s = memory_time(bandwidth, at, place, 0.0, cache, 0.0, times) / keys
             memory_time(bandwidth, at, place, weight, cache, spill, times)
-            which = SINGLE if op.heads <= op.kv_heads else USUAL
-            row = eff.decode[NARROW_DECODE if narrow else which]
-            floor_s = row.floor_s
-            time, compute = decode_attention(op, pair_flops, sequences, context, unit, rate, memory_s, key_s, row)
+            held = max(held, context / sequences)
+            bytes_each = cache / keys
+            time, compute, floor_s = decode_attention(
+                op, pair_flops, sequences, context, held, unit, rate, memory_s, key_s, bytes_each, eff.decode
+            )
         record[R_COMPUTE] = compute
         record[R_CACHE] = cache_s
         record[R_LAUNCH] = floor_s

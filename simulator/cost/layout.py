@@ -95,6 +95,8 @@ class OpRow(NamedTuple):
     """Elements that attention appends to the cache per new token; 0 where another op does."""
     narrow: float
     """1 for attention over a cache in FP8 on a machine that multiplies in it."""
+    latent: float
+    """1 for attention whose values are a part of its keys."""
     dequantized: float
     """Weight elements that are expanded before they are multiplied."""
     rounded: float
@@ -149,6 +151,8 @@ class PrefillRow(NamedTuple):
     floor_s: float
     store: float
     store_row_s: float
+    uneven_s: float = 0.0
+    from_one: float = 0.0
 
 
 class DecodeRow(NamedTuple):
@@ -166,6 +170,20 @@ class DecodeRow(NamedTuple):
     softmax: float
     sharpness: float
     floor_s: float
+    core_bytes_per_s: float = 0.0
+    """Most that one core reads; 0 for no such limit."""
+    compute: float = 1.0
+    lanes: float = 0.0
+    """1 where the products run on the vector lanes."""
+    split_keys: float = 0.0
+    """0 without a rule of splitting, as is `split_waves`."""
+    split_waves: float = 0.0
+    uneven_s: float = 0.0
+    regroup_s: float = 0.0
+    convert: float = 0.0
+    """0 where the kernel reads the cache as it is."""
+    least_blocks: float = -1.0
+    """-1 where the engine has one kernel for each case."""
 
 
 class RoundingRow(NamedTuple):
@@ -187,7 +205,7 @@ class ExpertsRow(NamedTuple):
 
 # Rows of `Efficiency.prefill` and `Efficiency.decode`.
 USUAL, NARROW_PREFILL = range(2)
-SINGLE, NARROW_DECODE = range(1, 3)
+SINGLE, NARROW_DECODE, LATENT, NARROW_LATENT = range(1, 5)
 
 
 class Efficiency(NamedTuple):
@@ -212,7 +230,8 @@ class Efficiency(NamedTuple):
     prefill: Any
     """Rows of PrefillRow: of the usual kernel, and of that which works in FP8 (`OpRow.narrow`)."""
     decode: Any
-    """Rows of DecodeRow: of the usual kernel, where every query head has a KV head of its own, and with such a cache."""
+    """Rows of DecodeRow: of the usual kernel, where every query head has a KV head of its own, with such a cache, over
+    latents, and over latents in FP8."""
     rounding: RoundingRow
     experts: ExpertsRow
     elementwise_bandwidth: float

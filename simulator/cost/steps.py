@@ -111,6 +111,7 @@ def add_op(
     sampled: float,
     pairs: float,
     context: float,
+    held: float,
     t: Tables,
     s: Scratch,
     record: Floats,
@@ -158,6 +159,7 @@ def add_op(
             query,
             pairs,
             context,
+            held,
             unit,
             rate,
             t.bandwidth,
@@ -256,7 +258,8 @@ def time_step(chosen: Any, slices: Any, t: Tables, s: Scratch) -> int:
                     pairs -= part[0] * part[1] * shared
                     context -= part[0] * shared
             if attends:
-                if not add_op(i, part[0] * part[1], part[0], part[0] * part[4], pairs, context, t, s, record):
+                held = part[1] + part[2] if op.window > 0.0 else 0.0
+                if not add_op(i, part[0] * part[1], part[0], part[0] * part[4], pairs, context, held, t, s, record):
                     failed = i
             else:
                 tokens += part[0] * part[1]
@@ -267,7 +270,7 @@ def time_step(chosen: Any, slices: Any, t: Tables, s: Scratch) -> int:
         if sequences > 0.0:
             if op.kind == COLLECTIVE:
                 add_collective(i, tokens, sequences, sampled, t, record)
-            elif not add_op(i, tokens, sequences, sampled, all_pairs, all_context, t, s, record):
+            elif not add_op(i, tokens, sequences, sampled, all_pairs, all_context, 0.0, t, s, record):
                 failed = i
         for c in range(len(totals)):
             totals[c] += record[c]

@@ -36,6 +36,9 @@ from simulator.graph.step import ZERO, Amount
 from simulator.mapping.machine import Machine, Unit
 from simulator.spec.engine import Calibration
 
+LATENT_WIDTH = 256
+"""Values at least so wide that are narrower than their keys are a part of them: latents with a rotated part beside."""
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -204,6 +207,7 @@ def _op_row(op: Op, engine: Engine, parts: tuple[str, ...], machine: Machine, us
         element_bytes=input_bytes,
         weight_bytes=stored.bytes_per_element if stored else input_bytes,
         narrow=1.0 if works_in_fp8(op) and any("fp8" in unit.peak_flop_per_s for unit in machine.units) else 0.0,
+        latent=1.0 if op.kind == "attention" and op.head_dim > op.value_dim >= LATENT_WIDTH else 0.0,
         stored=stored.write.tokens if stored else 0.0,
         dequantized=sum(t.read.const for t in narrow)
         * (1.0 if op.expansion is None or not usual else op.expansion / usual),

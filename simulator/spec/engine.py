@@ -160,6 +160,10 @@ class PrefillEfficiency(Spec):
     not given."""
     store_row: Time | None = None
     """Time that this pass takes one core for each token, however few its keys."""
+    from_one: bool = False
+    """Whether a prompt of one token runs this kernel as well, and not that of decode."""
+    uneven: Time | None = None
+    """Further time where the size of a head is no power of two: its rows are padded by passes of their own."""
 
 
 class DecodeEfficiency(Spec):
@@ -169,6 +173,8 @@ class DecodeEfficiency(Spec):
     """Share of the memory bandwidth at which all cores together read the cache."""
     core_bandwidth: Count
     """Most that one core reads, over its even share of the memory bandwidth; 1000 for no limit."""
+    core_read: Size | None = None
+    """Most bytes that one core reads in a cycle of its clock, on devices whose clock is known."""
     key_tile: Count
     """Cached positions that a block reads at once; a shorter rest costs as much."""
     block: Time
@@ -182,17 +188,35 @@ class DecodeEfficiency(Spec):
     group_tile: Count
     """Query heads of one KV head are padded to a multiple of this; 1 for no padding."""
     group_limit: Count
-    """Most query heads that share one reading of the cache; 1000 for no limit."""
+    """Most query heads that one block serves, others of the group have blocks of their own; 1000 for no limit."""
     softmax: Fraction
     """Vector operations per score."""
     sharpness: Count
     """`sharpness` of decode."""
     floor: Time
     """Shortest time of the kernel besides its launch."""
+    compute: Fraction | None = None
+    """Share of the unit's rate at which it multiplies; left out, all of it."""
+    lanes: bool = False
+    """Whether it multiplies on the vector lanes, and `compute` is a share of their rate."""
+    split_keys: Count | None = None
+    """Cached positions of one split by the engine's own rule; without it, the best plan is taken."""
+    split_waves: Count | None = None
+    """Most waves of blocks that this rule splits into."""
+    uneven: Time | None = None
+    """As `uneven` of prefill."""
+    regroup: Time | None = None
+    """Passes of their own that sort the queries of several sequences by KV head, and the results back."""
+    convert: Count | None = None
+    """Vector operations per element of keys and values with which a cache in 8 bits is first expanded to 16, where the
+    kernel reads only these."""
+    least_blocks: Fraction | None = None
+    """Blocks per core from which the kernel of grouped heads is sure to be taken, and not `single`; 0 for always. Left out
+    by engines that have no other kernel for grouped heads."""
 
 
 class AttentionEfficiency(Spec):
-    """Fused attention."""
+    """Fused attention. Its times are numbers of cycles, as `launch` is: they hold at the calibration's `clock`."""
 
     prefill: PrefillEfficiency
     decode: DecodeEfficiency
@@ -202,6 +226,10 @@ class AttentionEfficiency(Spec):
     """Prefill with a cache in FP8 on a device that multiplies in it, if that is another kernel; shares of that rate."""
     narrow: DecodeEfficiency | None = None
     """The same of decode."""
+    latent: DecodeEfficiency | None = None
+    """Decode over latents that are keys and values at once (multi-head latent attention), if that is another kernel."""
+    narrow_latent: DecodeEfficiency | None = None
+    """The same with a cache in FP8 on a device that multiplies in it."""
 
 
 class RoundingEfficiency(Spec):

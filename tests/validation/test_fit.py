@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from simulator.cost.efficiency import find_calibration
+from simulator.mapping.machine import load_machine
 from validation import fit
-from validation.knobs import KNOBS, changed, general, starting_values
+from validation.knobs import KNOBS, changed, fitted_knobs, general, starting_values
 from validation.shapes import COLLECTIVE, DECODE, GEMM, Family
 
 DEVICE = "a100-sxm4-80gb"
@@ -90,10 +92,31 @@ def test_the_search_comes_near_them(tables: Path) -> None:
 def test_scoring_changes_nothing_and_prints_a_fragment(tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = run(tables, "decode", "--iterations", "0")
     bench = fit.Bench.of(DEVICE, "vllm", gemms(tables), GEMM)
-    assert values == starting_values(bench.calibration, KNOBS["decode"])
+    assert values == starting_values(bench.calibration, fitted_knobs(bench.calibration, KNOBS["decode"]))
     printed = capsys.readouterr().out
     assert "held out: decode" in printed
     assert f"decode: {{bandwidth: {values['attention.decode.bandwidth']:g}" in printed
+
+
+def test_facts_about_a_kernel_are_not_fitted() -> None:
+    calibration = find_calibration(load_machine("h100-sxm5-80gb"))
+
+    def names(engine: str) -> set[str]:
+        found = fitted_knobs(general(calibration, engine), KNOBS["decode"])
+        return {knob.key.removeprefix("attention.decode.") for knob in found}
+
+    assert "group_tile" in names("vllm")
+    assert "group_tile" not in names("tensorrt-llm")
+    assert "compute" in names("tensorrt-llm")
+    assert "compute" not in names("vllm")
+    assert "core_bandwidth" not in names("sglang")
+    assert "core_read" in names("sglang")
+
+
+def test_large_groups_belong_to_the_kernel_of_single_heads_where_there_are_two(tables: Path) -> None:
+    rows = {apart: fit.read_rows(tables, "vllm", "single", "bfloat16", "bfloat16", apart) for apart in (False, True)}
+    assert set(rows[False]["num_heads"]) == {16}
+    assert set(rows[True]["num_heads"]) == {16, 64}
 
 
 def test_two_devices_are_fitted_together(tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
