@@ -57,6 +57,7 @@ class Engine:
     collective_wait_s: float
     one_shot: bool
     rounds_inputs: bool
+    packed_rows: float = 0.0
 
 
 def load_engine(name: str) -> Engine:
@@ -138,6 +139,7 @@ def _load_engine(path: Path, stamp: int) -> Engine:
         collective_wait_s=spec.collective_wait.value,
         one_shot=spec.all_reduce == "one_shot",
         rounds_inputs=spec.rounds_inputs,
+        packed_rows=spec.packed_rows.value if spec.packed_rows else 0.0,
     )
 
 
@@ -169,6 +171,7 @@ def _calibrations(paths: tuple[tuple[Path, int], ...]) -> tuple[Calibration, ...
 _PREFILL = PrefillRow(*[1.0] * len(PrefillRow._fields))
 _DECODE = DecodeRow(*[1.0] * len(DecodeRow._fields))
 IDEAL = Efficiency(*([1.0] * len(Efficiency._fields)))._replace(  # type: ignore[arg-type]
+    packed_rows=0,
     fill_s=0,
     fill_bytes=0,
     core_bandwidth=1e9,
@@ -204,6 +207,8 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
         gemm_bandwidth=gemm.bandwidth.value * bandwidth,
         gemv_bandwidth=gemm.vector_bandwidth.value * bandwidth,
         gemv_rows=gemm.vector_rows.value,
+        packed_bandwidth=(gemm.packed_bandwidth or gemm.vector_bandwidth).value * bandwidth,
+        packed_rows=engine.packed_rows,
         fill_s=gemm.fill.value,
         fill_bytes=gemm.fill_row.value,
         core_bandwidth=gemm.core_bandwidth.value,

@@ -89,6 +89,9 @@ class EngineSpec(Spec):
     of their own, for which the decodes wait."""
     spills: bool = False
     """Uses further memories (host DRAM, DDR tier, flash) when the first is full."""
+    packed_rows: Count | None = None
+    """Most rows that its matrix-vector kernel of narrow weights serves in one pass, expanding them as it multiplies; none
+    where it is not given."""
     rounds_inputs: bool = False
     """A kernel of its own rounds the input of every product of 8 bits (scales found as it runs); otherwise that is fused
     into the op before it."""
@@ -109,6 +112,9 @@ class GemmEfficiency(Spec):
     """The same for the matrix-vector kernel that few rows use."""
     vector_rows: Count
     """Rows that one pass of the matrix-vector kernel serves."""
+    packed_bandwidth: Fraction | None = None
+    """The same for an engine's own matrix-vector kernel of weights that it expands; as `vector_bandwidth` where it is not
+    given."""
     fill: Time
     """Pipeline fill and drain of one wave of tiles, where it does not shrink with the tile; 0 where it does."""
     fill_row: Size
