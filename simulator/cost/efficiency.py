@@ -202,12 +202,13 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
     attention = own.attention or calibration.attention
     rounding, experts = own.rounding or calibration.rounding, own.experts or calibration.experts
     compute, bandwidth = engine.compute_factor, engine.bandwidth_factor
+    graphics = gemm.graphics_bandwidth if _has_graphics_memory(machine) else None
     return Efficiency(
         gemm_compute=gemm.compute.value * compute,
-        gemm_bandwidth=gemm.bandwidth.value * bandwidth,
+        gemm_bandwidth=(graphics or gemm.bandwidth).value * bandwidth,
         gemv_bandwidth=gemm.vector_bandwidth.value * bandwidth,
         gemv_rows=gemm.vector_rows.value,
-        packed_bandwidth=(gemm.packed_bandwidth or gemm.vector_bandwidth).value * bandwidth,
+        packed_bandwidth=(graphics or gemm.packed_bandwidth or gemm.bandwidth).value * bandwidth,
         packed_rows=engine.packed_rows,
         fill_s=gemm.fill.value,
         fill_bytes=gemm.fill_row.value,
@@ -237,6 +238,12 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
         multicast=calibration.multicast.value,
         ideal=0.0,
     )
+
+
+def _has_graphics_memory(machine: Machine) -> bool:
+    """Whether the main device's memory is GDDR."""
+    main = (memory for memory in machine.memories if memory.of_main and memory.kind == "main")
+    return any(memory.technology.lower().startswith("gddr") for memory in main)
 
 
 def _prefill(spec: PrefillEfficiency, compute: float, bandwidth: float) -> PrefillRow:
