@@ -58,6 +58,7 @@ class Engine:
     one_shot: bool
     rounds_inputs: bool
     packed_rows: float = 0.0
+    queue_architectures: frozenset[str] = frozenset()
 
 
 def load_engine(name: str) -> Engine:
@@ -140,6 +141,7 @@ def _load_engine(path: Path, stamp: int) -> Engine:
         one_shot=spec.all_reduce == "one_shot",
         rounds_inputs=spec.rounds_inputs,
         packed_rows=spec.packed_rows.value if spec.packed_rows else 0.0,
+        queue_architectures=frozenset(spec.queue_architectures),
     )
 
 

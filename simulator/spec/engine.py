@@ -66,6 +66,8 @@ class EngineSpec(Spec):
     graph_prefill: bool = False
     graph_architectures: list[str] = Field(default_factory=list)
     """Architectures of devices on which graphs are replayed; all where none is named."""
+    queue_architectures: list[str] = Field(default_factory=list)
+    """Architectures whose driver takes kernels ahead of the device without a graph, so that `kernel_gap` is not waited."""
     unfused: list[str] = Field(default_factory=list)
     """Names of small ops (rope, activation, residual, qk_norm, ...) that are kernels of their own; `all` for every one."""
     norm_kernels: Count
