@@ -34,6 +34,8 @@ GPU_CORES = re.compile(r"(?<![\w.])(\d+)(?:c\b| ?gpu cores?\b| ?cores? gpu\b)")
 CPU_CORES = re.compile(r"(?<![\w.])(\d+) ?(?:cores? cpu|cpu cores?|threads?|vcpus?)\b")
 CORES = re.compile(r"(?<![\w.])(\d+) ?cores?\b")
 MEMORY = re.compile(r"\b(hbm\d\w?|gddr\d\w?)\b|\b(?:lpddr|ddr)\d\w?(?:-\d+)?\b")
+FACTS = (("gigabytes", CAPACITY), ("watts", POWER), ("gpu_cores", GPU_CORES), ("", CPU_CORES), ("cores", CORES),
+         ("memory", MEMORY), ("form", FORMS))  # fmt: skip
 COUNT = re.compile(r"^\d{1,2} ?x |(?<=\w) x ?\d{1,2}$")
 CARD = re.compile(r"\b(?:nvidia|geforce|amd|radeon|rtx|gtx|rx|arc|intel arc)\b", re.IGNORECASE)
 """What brackets after a host say of a graphics card."""
@@ -138,8 +140,7 @@ def take_apart(text: str) -> Name:
     rest = re.sub(r"[\s_,;/()\[\]™®-]+", " ", text.lower()).strip()
     rest = re.sub(r"\bmax q\b", "maxq", HOSTS.sub(" ", COUNT.sub(" ", rest)))
     found: dict[str, str] = {}
-    for fact, pattern in (("gigabytes", CAPACITY), ("watts", POWER), ("gpu_cores", GPU_CORES), ("", CPU_CORES), ("cores", CORES),
-                          ("memory", MEMORY), ("form", FORMS)):  # fmt: skip
+    for fact, pattern in FACTS:
         hit = pattern.search(rest)
         if hit is not None:
             found[fact] = (hit[1] if pattern.groups else hit[0]) or ""
@@ -172,9 +173,10 @@ def _match(text: str) -> Device | None:
     elif not stated.form:
         fitting = [(name, device) for name, device in fitting if not name.form] or fitting
     if stated.gigabytes is not None:
-        fitting = [(name, device) for name, device in fitting if _sized(stated.gigabytes, device.capacity_bytes)] or fitting
-    if stated.plain:
-        fitting = [(name, device) for name, device in fitting if name.plain] or fitting
+        sized = [held for held in fitting if not held[1].free_memory and _sized(stated.gigabytes, held[1].capacity_bytes)]
+        fitting = sized or [held for held in fitting if _says(held[0], stated)] or fitting
+    if stated.gpu_cores is None and stated.cores is None and len({device.name for _, device in fitting}) > 1:
+        fitting = [held for held in fitting if held[0].plain] or fitting
     devices = {device.name: device for _, device in fitting}
     return next(iter(devices.values())) if len(devices) == 1 else None
 
@@ -212,7 +214,8 @@ def _read(paths: Iterable[tuple[Path, int]]) -> dict[str, tuple[tuple[Name, Devi
     shared = {spec.architecture for spec in specs if spec.class_ == "gpu"}
     found: dict[str, list[tuple[Name, Device]]] = {}
     for spec in specs:
-        main = max((memory for memory in spec.memory if memory.kind == "main"), key=lambda m: float(m.bandwidth), default=None)
+        mains = (memory for memory in spec.memory if memory.kind == "main")
+        main = max(mains, key=lambda memory: float(memory.bandwidth), default=None)
         drawn = sum(float(unit.count) for unit in spec.compute if unit.name == "gpu")
         cores = [float(unit.count) for unit in spec.compute if unit.name.startswith(CPU_UNITS)]
         device = Device(
