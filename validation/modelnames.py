@@ -69,7 +69,7 @@ def _key(name: str) -> tuple[str, str]:
     text = re.sub(r"\((?:.*?)\)", " ", text.rsplit("/", 1)[-1])
     text = re.sub(r"\bq4_?k_?m\b", "q4_k_m", text)
     text = re.sub(r"[-.](?=i?q\d_|w\d+a\d+|(?:fp?16|bf16|fp8)$)", " ", text)
-    words, rest, form = [word for word in re.split(r"[\s:/-]+", text) if word], [], ""
+    words, rest, form = [word for word in re.split(r"[\s:/_-]+", text) if word], [], ""
     position, sized = 0, any(re.search(r"\d(?:x\d+)?b\d?$", word) for word in words)
     while position < len(words):
         for length in (3, 2, 1):
@@ -80,7 +80,7 @@ def _key(name: str) -> tuple[str, str]:
                 break
         else:
             if words[position] not in STAGES and not (words[position] == "base" and sized):
-                rest.append(words[position].replace("_", "."))
+                rest.append(words[position])
             position += 1
     return "".join(rest), form
 
