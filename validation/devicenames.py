@@ -20,10 +20,13 @@ from simulator.spec.loader import load
 from simulator.units import parse
 
 WORDS = frozenset(
-    "nvidia geforce tesla amd radeon instinct apple intel qualcomm google aws habana huawei rockchip arm broadcom "
-    "graphcore sambanova mediatek gpu graphics card generation tensor tensorcore accelerator series edition desktop chip "
-    "soc founders fe board dev devkit developer kit module single oam data center datacenter grace hopper superchip spx "
-    "nps1 cts processor core cores with platinum gold".split()
+    re.findall(
+        r"\S+",
+        "nvidia geforce tesla amd radeon instinct apple intel qualcomm google aws habana huawei rockchip arm broadcom "
+        "graphcore sambanova mediatek gpu graphics card generation tensor tensorcore accelerator series edition desktop "
+        "chip soc founders fe board dev devkit developer kit module single oam data center datacenter grace hopper superchip "
+        "spx nps1 cts processor core cores with platinum gold",
+    )
 )
 """Words that distinguish no two files once a file's own names are stripped of them too; where they do, they are kept."""
 HOSTS = re.compile(r"\b(?:macbook (?:pro|air)|mac (?:mini|studio|pro)|imac(?: pro)?|ipad(?: pro| air)?)\b")
@@ -173,7 +176,9 @@ def _match(text: str) -> Device | None:
     elif not stated.form:
         fitting = [(name, device) for name, device in fitting if not name.form] or fitting
     if stated.gigabytes is not None:
-        sized = [held for held in fitting if not held[1].free_memory and _sized(stated.gigabytes, held[1].capacity_bytes)]
+        sized = [
+            held for held in fitting if not held[1].free_memory and _sized(stated.gigabytes, held[1].capacity_bytes)
+        ]
         fitting = sized or [held for held in fitting if _says(held[0], stated)] or fitting
     if stated.gpu_cores is None and stated.cores is None and len({device.name for _, device in fitting}) > 1:
         fitting = [held for held in fitting if held[0].plain] or fitting

@@ -15,8 +15,11 @@ from simulator import catalog
 from simulator.errors import UnknownNameError
 
 STAGES = frozenset(
-    "instruct it chat pt hf sft dpo rlhf gguf ggml mlx onnx safetensors model meta uncased cased english en latest text "
-    "tuned preview dynamic quantized quant group g128 128g 4bit 8bit channelwise community unsloth bnb openvino ov".split()
+    re.findall(
+        r"\S+",
+        "instruct it chat pt hf sft dpo rlhf gguf ggml mlx onnx safetensors model meta uncased cased english en latest text "
+        "tuned preview dynamic quantized quant group g128 128g 4bit 8bit channelwise community unsloth bnb openvino ov",
+    )
 )
 """Words that change neither a network's shape nor its number format. (`uncased` checkpoints differ by some 7,000 rows.)"""
 FORMATS: tuple[tuple[str, str], ...] = (
