@@ -1,4 +1,4 @@
-"""Datasheet values of a file agree with one another: rates with cores and clock, bandwidth with the bus, names with sizes."""
+"""Datasheet values of a file agree: rates with cores and clock, bandwidth with the bus, names with sizes."""
 
 from __future__ import annotations
 

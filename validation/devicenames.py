@@ -24,8 +24,8 @@ WORDS = frozenset(
         r"\S+",
         "nvidia geforce tesla amd radeon instinct apple intel qualcomm google aws habana huawei rockchip arm broadcom "
         "graphcore sambanova mediatek gpu graphics card generation tensor tensorcore accelerator series edition desktop "
-        "chip soc founders fe board dev devkit developer kit module single oam data center datacenter grace hopper superchip "
-        "spx nps1 cts processor core cores with platinum gold",
+        "chip soc founders fe board dev devkit developer kit module single oam data center datacenter grace hopper "
+        "superchip spx nps1 cts processor core cores with platinum gold",
     )
 )
 """Words that distinguish no two files once a file's own names are stripped of them too; where they do, they are kept."""

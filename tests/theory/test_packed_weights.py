@@ -1,4 +1,4 @@
-"""Few rows of narrow weights: an engine's own matrix-vector kernel, the memory that it reads, and kernels that are queued."""
+"""Few rows of narrow weights: an own matrix-vector kernel, the memory that it reads, and kernels that are queued."""
 
 from __future__ import annotations
 
