@@ -313,7 +313,7 @@ def host_row(machine: Machine, engine: Engine) -> HostRow:
         per_sequence_s=engine.host_per_sequence_s,
         stream_s=engine.stream_per_sequence_s,
         kernel_s=max((unit.host_launch_s for unit in machine.units), default=0.0) * engine.kernel_host_factor,
-        gap_s=engine.kernel_gap_s,
+        gap_s=0.0 if machine.architecture in engine.queue_architectures else engine.kernel_gap_s,
         graph_decode=float((engine.graph_decode and graphs) or engine.ideal),
         graph_prefill=float((engine.graph_prefill and graphs) or engine.ideal),
         max_tokens=engine.max_batched_tokens,

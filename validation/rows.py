@@ -6,6 +6,7 @@ notes. Knows nothing of predictions.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 import re
@@ -15,11 +16,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from simulator import catalog
 from simulator.cost.efficiency import load_engine
 from simulator.errors import SimulatorError, SpecError, UnknownNameError
 from simulator.mapping.machine import load_machine
 from simulator.scenario import Scenario, load_model
+from validation.devicenames import find_device
 from validation.formats import cache_format, weight_format
+from validation.modelnames import find_model, stated_format
 
 COLUMNS = ("source", "model", "hardware", "framework")
 """Columns that a table must have; all others may be absent or empty."""
@@ -27,6 +31,11 @@ LONGEST = 1 << 22
 """Replaces the models' own limits of context: what was measured did run."""
 GGUF_ENGINES = frozenset({"llama.cpp"})
 """Engines that read GGUF files and divide a model by its layers."""
+CPU_ENGINES = frozenset({"t-mac"})
+"""Engines that run on CPUs alone."""
+ON_CPU = re.compile(r"\bcpus?\b", re.IGNORECASE)
+ON_GPU = re.compile(r"\b(?:gpus?|cuda|metal|vulkan|rocm|hip|sycl|npu)\b", re.IGNORECASE)
+"""What a framework's name says of where it ran."""
 STEADY = re.compile(r"steady serving|includes queueing|trace arrivals|\bmax BS=")
 """What the notes of a row of steady serving say."""
 CLIENTS = re.compile(r"\bconcurrency=")
@@ -83,13 +92,15 @@ def resolve_row(row: Mapping[str, Any], assumed_tokens: int = 0) -> Resolved:
     assumed = prompt is None or output is None
     if assumed and not assumed_tokens:
         raise Unresolved("no input or output length")
-    hardware = _named("hardware", text(row, "hardware"))
-    engine = _named("engine", dated(text(row, "framework"), text(row, "source")))
+    stated = text(row, "framework")
+    engine = _named("engine", dated(stated, text(row, "source")))
     framework = load_engine(engine).family
-    model = text(row, "model")
-    _named("model", model)
+    on_cpu = framework in CPU_ENGINES or bool(ON_CPU.search(stated) and not ON_GPU.search(stated))
+    hardware = _named("cpu" if on_cpu else "hardware", text(row, "hardware"))
+    model = _named("model", text(row, "model"))
     routed = _is_routed(model)
-    weights = weight_format(text(row, "weight_dtype"), routed, framework in GGUF_ENGINES)
+    form = text(row, "weight_dtype") or stated_format(text(row, "model"))
+    weights = weight_format(form, routed, framework in GGUF_ENGINES)
     if weights.refusal:
         raise Unresolved(weights.refusal)
     try:
@@ -210,27 +221,42 @@ def _noted(notes: str, key: str) -> int:
 
 
 def _named(kind: str, name: str) -> str:
-    """The canonical name of a device, engine or model. Raises Unresolved."""
+    """The canonical name of a device, of the CPU of one, of an engine or a model. Raises Unresolved."""
     if not name:
-        raise Unresolved(f"no {kind}")
+        raise Unresolved(f"no {'hardware' if kind == 'cpu' else kind}")
     found = _lookup(kind, name)
     if found is None:
-        raise Unresolved(f"unknown {kind} '{name}'")
+        raise Unresolved(f"unknown hardware '{name}', its CPU alone" if kind == "cpu" else f"unknown {kind} '{name}'")
     return found
 
 
 @lru_cache(maxsize=4096)
 def _lookup(kind: str, name: str) -> str | None:
     try:
-        if kind == "hardware":
-            return load_machine(name).name
-        return load_engine(name).name if kind == "engine" else load_model(name).name
+        if kind in ("hardware", "cpu"):
+            return load_machine(find_device(name, on_cpu=kind == "cpu")).name
+        return find_engine(name) if kind == "engine" else find_model(name)
     except UnknownNameError:
         return None
     except SpecError:
         raise
     except SimulatorError as error:
         raise Unresolved(str(error).splitlines()[0]) from None
+
+
+def find_engine(name: str) -> str:
+    """The engine file that a framework's name means: all of it, or the first of its parts that is one.
+
+    >>> find_engine("Jetpack 6.0, TensorRT 10.1, CUDA 12.2"), find_engine("Transformers + bitsandbytes")
+    ('tensorrt-llm', 'hf')
+    """
+    with contextlib.suppress(UnknownNameError):
+        return load_engine(name).name
+    for part in re.split(r"[,;/+&()\[\]]| with | on | or ", name):
+        with contextlib.suppress(UnknownNameError):
+            if part.strip():
+                return load_engine(part.strip()).name
+    raise UnknownNameError("engine", name, set(catalog.index("engine")))
 
 
 def _joined_by_pcie(hardware: str) -> bool:

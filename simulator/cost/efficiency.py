@@ -59,6 +59,8 @@ class Engine:
     large_message_share: float
     one_shot: bool
     rounds_inputs: bool
+    packed_rows: float = 0.0
+    queue_architectures: frozenset[str] = frozenset()
 
 
 def load_engine(name: str) -> Engine:
@@ -142,6 +144,8 @@ def _load_engine(path: Path, stamp: int) -> Engine:
         large_message_share=spec.large_message.share.value if spec.large_message else 1.0,
         one_shot=spec.all_reduce == "one_shot",
         rounds_inputs=spec.rounds_inputs,
+        packed_rows=spec.packed_rows.value if spec.packed_rows else 0.0,
+        queue_architectures=frozenset(spec.queue_architectures),
     )
 
 
@@ -173,6 +177,7 @@ def _calibrations(paths: tuple[tuple[Path, int], ...]) -> tuple[Calibration, ...
 _PREFILL = PrefillRow(*[1.0] * len(PrefillRow._fields))
 _DECODE = DecodeRow(*[1.0] * len(DecodeRow._fields))
 IDEAL = Efficiency(*([1.0] * len(Efficiency._fields)))._replace(  # type: ignore[arg-type]
+    packed_rows=0,
     fill_s=0,
     fill_bytes=0,
     core_bandwidth=1e9,
@@ -207,13 +212,16 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
     attention = own.attention or calibration.attention
     rounding, experts = own.rounding or calibration.rounding, own.experts or calibration.experts
     compute, bandwidth = engine.compute_factor, engine.bandwidth_factor
+    graphics = gemm.graphics_bandwidth if _has_graphics_memory(machine) else None
     clock_hz = max((unit.clock_hz for unit in machine.units if unit.part == machine.units[0].part), default=0.0)
     slower = calibration.clock.value / clock_hz if calibration.clock and clock_hz else 1.0
     return Efficiency(
         gemm_compute=gemm.compute.value * compute * (own.compute.value if own.compute else 1.0),
-        gemm_bandwidth=gemm.bandwidth.value * bandwidth,
+        gemm_bandwidth=(graphics or gemm.bandwidth).value * bandwidth,
         gemv_bandwidth=gemm.vector_bandwidth.value * bandwidth,
         gemv_rows=gemm.vector_rows.value,
+        packed_bandwidth=(graphics or gemm.packed_bandwidth or gemm.bandwidth).value * bandwidth,
+        packed_rows=engine.packed_rows,
         fill_s=gemm.fill.value,
         fill_bytes=gemm.fill_row.value,
         core_bandwidth=gemm.core_bandwidth.value,
@@ -249,6 +257,12 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
         multicast=calibration.multicast.value,
         ideal=0.0,
     )
+
+
+def _has_graphics_memory(machine: Machine) -> bool:
+    """Whether the main device's memory is GDDR."""
+    main = (memory for memory in machine.memories if memory.of_main and memory.kind == "main")
+    return any(memory.technology.lower().startswith("gddr") for memory in main)
 
 
 def _prefill(spec: PrefillEfficiency, compute: float, bandwidth: float, slower: float) -> PrefillRow:

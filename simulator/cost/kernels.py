@@ -352,6 +352,15 @@ def op_on_unit(
                 compute = vector_compute
                 cache_s = 0.0
             memory_time(bandwidth, at, place, weight, cache, spill, times)
+        if dequantize_s > 0.0 and m <= eff.packed_rows:
+            # One expansion serves all rows; each multiplies what was expanded.
+            packed = dequantize_s + flops * load / (unit.vector_flop_per_s * compute_share)
+            packed_s = memory_s / (eff.packed_bandwidth * stream_share)
+            packed_time = soft_maximum(packed, packed_s, 0.0, eff.sharpness)
+            if packed_time < time:
+                time = packed_time
+                compute = packed
+                cache_s = 0.0
         record[R_COMPUTE] = compute
         record[R_CACHE] = cache_s
         return floor_s + time

@@ -215,6 +215,9 @@ class Efficiency(NamedTuple):
     gemm_bandwidth: float
     gemv_bandwidth: float
     gemv_rows: float
+    packed_bandwidth: float
+    packed_rows: float
+    """Of the matrix-vector kernel of weights that are expanded; 0 rows where there is none of its own."""
     fill_s: float
     fill_bytes: float
     core_bandwidth: float

@@ -75,6 +75,8 @@ class EngineSpec(Spec):
     graph_prefill: bool = False
     graph_architectures: list[str] = Field(default_factory=list)
     """Architectures of devices on which graphs are replayed; all where none is named."""
+    queue_architectures: list[str] = Field(default_factory=list)
+    """Architectures whose driver takes kernels ahead of the device without a graph, so that `kernel_gap` is not waited."""
     unfused: list[str] = Field(default_factory=list)
     """Names of small ops (rope, activation, residual, qk_norm, ...) that are kernels of their own; `all` for every one."""
     norm_kernels: Count
@@ -98,6 +100,9 @@ class EngineSpec(Spec):
     of their own, for which the decodes wait."""
     spills: bool = False
     """Uses further memories (host DRAM, DDR tier, flash) when the first is full."""
+    packed_rows: Count | None = None
+    """Most rows that its matrix-vector kernel of narrow weights serves in one pass, expanding them as it multiplies; none
+    where it is not given."""
     rounds_inputs: bool = False
     """A kernel of its own rounds the input of every product of 8 bits (scales found as it runs); otherwise that is fused
     into the op before it."""
@@ -119,6 +124,11 @@ class GemmEfficiency(Spec):
     """The same for the matrix-vector kernel that few rows use."""
     vector_rows: Count
     """Rows that one pass of the matrix-vector kernel serves."""
+    packed_bandwidth: Fraction | None = None
+    """The same for an engine's own matrix-vector kernel of weights that it expands; as `bandwidth` where it is not given."""
+    graphics_bandwidth: Fraction | None = None
+    """In place of `bandwidth` and `packed_bandwidth` where the memory is GDDR: it has fewer bytes in flight per core to wait
+    for than HBM, and reaches more of its rate."""
     fill: Time
     """Pipeline fill and drain of one wave of tiles, where it does not shrink with the tile; 0 where it does."""
     fill_row: Size

@@ -49,7 +49,7 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run(ttft_ms=truth.ttft_s * 1e3, tpot_ms=truth.tpot_s * 1e3 / 1.1),
         run(throughput_tokens_per_s=truth.total_tokens_per_s * 1.25, throughput_kind="total"),
         run(latency_s=truth.e2el_s / 100.0),
-        run(framework="TinyChat", tpot_ms=9.0),
+        run(framework="Abacus", tpot_ms=9.0),
         run(batch=None, throughput_tokens_per_s=100.0, throughput_kind="output"),
     ]
     path = tmp_path_factory.mktemp("tables") / "runs.csv"
@@ -86,7 +86,7 @@ def test_rows_that_cannot_be_resolved_are_listed_with_the_reason(five: Path, tmp
     out = tmp_path / "rows.csv"
     found = answer("e2e", str(five), "--json", "--out", str(out))
     assert {entry["reason"]: entry["rows"] for entry in found["unresolved"]} == {
-        "unknown engine 'TinyChat'": 1,
+        "unknown engine 'Abacus'": 1,
         "no batch size": 1,
     }
     rows = pd.read_csv(out, keep_default_na=False)
@@ -114,7 +114,7 @@ def test_the_baseline_is_the_speed_of_light_on_the_same_rows(five: Path) -> None
 def test_text_names_every_reason_and_metric(five: Path) -> None:
     result = CliRunner().invoke(main, ["validate", "e2e", str(five)])
     assert result.exit_code == 0, result.output
-    for word in ("3 of 5 rows resolved", "tpot_s", "no batch size", "TinyChat"):
+    for word in ("3 of 5 rows resolved", "tpot_s", "no batch size", "Abacus"):
         assert word in result.stdout
 
 
@@ -182,8 +182,8 @@ def test_engines_are_found_whatever_their_version(framework: str, name: str) -> 
     [
         ({"hardware": "Abacus 3000"}, "unknown hardware 'Abacus 3000'"),
         ({"model": "nobody/nothing-7b"}, "unknown model 'nobody/nothing-7b'"),
-        ({"weight_dtype": "fp32"}, "number format 'fp32'"),
-        ({"weight_dtype": "EXL2 4.0 bpw"}, "number format 'EXL2 4.0 bpw'"),
+        ({"weight_dtype": "posit32"}, "number format 'posit32'"),
+        ({"weight_dtype": "EXL2 99 bpw"}, "number format 'EXL2 99 bpw'"),
         ({"kv_dtype": "posit8"}, "cache format 'posit8'"),
         ({"tp": 64}, "tp=64"),
         ({"batch": float("nan")}, "no batch size"),
@@ -237,7 +237,7 @@ def test_the_bits_of_stored_formats() -> None:
     blocks = predict(resolve_row(run(weight_dtype="fp8_block")).scenario).weight_bytes
     ends = 2 * embedding  # neither the embedding nor the head is stored in blocks
     assert blocks - ends == pytest.approx((sixteen - ends) * 8 / 16, rel=0.01)
-    assert len(list(FOLDER.glob("*.yaml"))) == 13
+    assert len(list(FOLDER.glob("*.yaml"))) == 15
 
 
 def test_mxfp4_is_of_the_experts_and_gguf_narrows_the_rest() -> None:
