@@ -21,7 +21,9 @@ from simulator.cost.layout import (
     V_STEP,
     V_TPOT,
     V_TTFT,
+    Waves,
 )
+from simulator.cost.runner import EVEN
 from simulator.errors import ScenarioError, UnsupportedError
 from simulator.mapping.place import Need
 from simulator.predict import Predictor
@@ -78,7 +80,8 @@ class SteadyState:
 
 
 def steady(
-    predictor: Predictor, *, concurrency: int, input_tokens: int, output_tokens: int, waves: int = 0
+    predictor: Predictor, *, concurrency: int, input_tokens: int, output_tokens: int, waves: int = 0,
+    spread: float = 0.0,
 ) -> SteadyState:
     """The steady state with `concurrency` requests in flight, each followed by the next when it ends (closed loop).
 
@@ -89,7 +92,8 @@ def steady(
 
     `waves` 0: requests are evenly spread. Otherwise they begin as benchmarks do, all at once and each with equal ones after
     it, `waves` in all: those whose prompts fill a step together also end together, so that TTFT is longer, TPOT shorter, and
-    the sum hardly another. Raises ScenarioError for lengths that the model cannot have, UnsupportedError where prompts and
+    the sum hardly another. With `spread` lengths are drawn evenly from the last so much of the longest, of which those stated
+    are the mean: waves part, and only the first one's prompts wait for one another. Raises ScenarioError for lengths that the model cannot have, UnsupportedError where prompts and
     answers are computed on different machines.
 
     >>> from simulator.predict import predictor
@@ -102,18 +106,20 @@ def steady(
     _check(predictor, concurrency, input_tokens, output_tokens)
     most = max_concurrency(predictor, input_tokens, output_tokens)
     running = min(concurrency, most) if most else concurrency
-    return _state(predictor, concurrency, running, most, input_tokens, output_tokens, waves)
+    return _state(predictor, concurrency, running, most, input_tokens, output_tokens, Waves(waves, spread))
 
 
 def predict_steady(
-    predictor: Predictor, *, concurrency: int, input_tokens: int, output_tokens: int, waves: int = 0
+    predictor: Predictor, *, concurrency: int, input_tokens: int, output_tokens: int, waves: int = 0,
+    spread: float = 0.0,
 ) -> Prediction:
     """`steady` under the keys of a prediction, whose batch are the requests in flight.
 
     Its cache is what they hold in steady state, its energy that of as many requests, its intervals those of steady serving.
     """
     state = steady(
-        predictor, concurrency=concurrency, input_tokens=input_tokens, output_tokens=output_tokens, waves=waves
+        predictor, concurrency=concurrency, input_tokens=input_tokens, output_tokens=output_tokens, waves=waves,
+        spread=spread,
     )
     batch = predictor.predict(concurrency, input_tokens, output_tokens)
     need = _need(predictor, math.ceil(state.running / predictor.resolved.parallelism.dp), input_tokens, output_tokens)
@@ -314,7 +320,7 @@ def _state(
     most: int,
     input_tokens: int,
     output_tokens: int,
-    waves: int = 0,
+    waves: Waves = EVEN,
 ) -> SteadyState:
     """The state with `running` requests at work."""
     flight = math.ceil(running / predictor.resolved.parallelism.dp)

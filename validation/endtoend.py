@@ -174,6 +174,7 @@ def answer(found: Resolved, build: Build = predictor) -> Prediction:
         input_tokens=scenario.input_tokens,
         output_tokens=scenario.output_tokens,
         waves=found.waves,
+        spread=found.spread,
     )
 
 

@@ -49,13 +49,15 @@ class Family:
     made: Predictor | None = None
     waves: int | None = None
     """Of steady serving, as that of a resolved row; None for static batches."""
+    spread: float = 0.0
+    """As that of a resolved row."""
 
 
 def families(
     rows: pd.DataFrame, device: str, engines: Sequence[str], metric: str, serving: bool = False
 ) -> list[Family]:
     """The static batches of a device under some engines (files of releases), or their steady serving, by family."""
-    found: dict[tuple[Scenario, int], Family] = {}
+    found: dict[tuple[Scenario, int, float], Family] = {}
     for row in rows.to_dict("records"):
         cells = {str(key): value for key, value in row.items()}
         try:
@@ -70,9 +72,12 @@ def families(
         if metric not in values:
             continue
         asked = known.scenario
-        key = asked.with_(batch=1, input_tokens=1, output_tokens=1), known.waves
+        key = asked.with_(batch=1, input_tokens=1, output_tokens=1), known.waves, known.spread
         if key not in found:
-            found[key] = Family(resolve(asked), asked.model, [], [], waves=known.waves if serving else None)
+            found[key] = Family(
+                resolve(asked), asked.model, [], [], waves=known.waves if serving else None,
+                spread=known.spread,
+            )
         found[key].shapes.append((asked.batch, asked.input_tokens, asked.output_tokens))
         found[key].measured_s.append(values[metric])
     return [_thinned(family) for family in found.values()]
@@ -97,7 +102,8 @@ def seconds(found: Sequence[Family], values: Values, metric: str) -> np.ndarray:
             else:
                 flight, prompt, output = shape
                 state = steady(
-                    predictor, concurrency=flight, input_tokens=prompt, output_tokens=output, waves=family.waves
+                    predictor, concurrency=flight, input_tokens=prompt, output_tokens=output, waves=family.waves,
+                    spread=family.spread,
                 )
                 answers.append(getattr(state, metric))
     return np.array(answers)

@@ -33,6 +33,13 @@ CLIENTS = re.compile(r"\bconcurrency=")
 """What they say where so many clients began at once, each sending its next request when the last is answered."""
 WAVES = 10
 """Requests that each client of a benchmark sends, where the table does not say: the custom of the public ones."""
+RANDOM = re.compile(r"random ISL/OSL")
+"""What they say where lengths are drawn at random, below the stated ones."""
+ALIKE = re.compile(r"\bid=(?!\w*gap_analysis)(\w+?)_\1_")
+"""Ids that name the model twice are of a sweep whose requests are taken to be alike, whatever the notes of the table say of
+all its rows: TTFT of an engine that stops decoding for prompts is there that of waves that never part."""
+SPREAD = 0.2
+"""How far below the stated lengths they are drawn: InferenceMAX draws evenly from 0.8 of them up."""
 YEARS = Path(__file__).parent / "years.csv"
 """When the runs of each source were made, where it states that."""
 ONE_NODE = 8
@@ -55,6 +62,8 @@ class Resolved:
     """Measured at a steady concurrency: prompts arrive one by one, and TTFT includes queueing."""
     waves: int = 0
     """Of steady rows: requests that each client sends, if all begin at once; 0 where they are spread evenly."""
+    spread: float = 0.0
+    """Lengths are drawn evenly from the last so much of the stated ones; those of the scenario are the mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +88,9 @@ def resolve_row(row: Mapping[str, Any], assumed_tokens: int = 0) -> Resolved:
     batch = number(row, "batch")
     if batch is None or batch < 0.5:
         raise Unresolved("no batch size")
-    prompt, output = number(row, "input_len"), number(row, "output_len")
+    notes = text(row, "notes")
+    spread = SPREAD if RANDOM.search(notes) and not ALIKE.search(notes) else 0.0
+    prompt, output = (_mean_length(number(row, name), spread) for name in ("input_len", "output_len"))
     assumed = prompt is None or output is None
     if assumed and not assumed_tokens:
         raise Unresolved("no input or output length")
@@ -97,7 +108,6 @@ def resolve_row(row: Mapping[str, Any], assumed_tokens: int = 0) -> Resolved:
     except KeyError:
         raise Unresolved(f"cache format '{text(row, 'kv_dtype')}'") from None
     parts = degrees(row, routed, by_layers=framework in GGUF_ENGINES)
-    notes = text(row, "notes")
     if "not NVLink" in notes and parts.tp > 1 and not _joined_by_pcie(hardware):
         raise Unresolved(f"devices joined by PCIe; {hardware} has another link")
     scenario = Scenario(
@@ -117,7 +127,11 @@ def resolve_row(row: Mapping[str, Any], assumed_tokens: int = 0) -> Resolved:
         max_context=LONGEST,
     )
     waves = WAVES if CLIENTS.search(notes) else 0
-    return Resolved(scenario, hardware, framework, routed, assumed, bool(STEADY.search(notes)), waves)
+    return Resolved(scenario, hardware, framework, routed, assumed, bool(STEADY.search(notes)), waves, spread)
+
+
+def _mean_length(longest: float | None, spread: float) -> float | None:
+    return None if longest is None else longest * (1.0 - 0.5 * spread)
 
 
 def degrees(row: Mapping[str, Any], routed: bool, by_layers: bool = False) -> Degrees:

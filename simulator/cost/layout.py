@@ -290,6 +290,17 @@ class PowerRow(NamedTuple):
     """Share of the full clock below which the voltage falls no further."""
     compute_clock: float
     """Share of the full clock at which times that compute bounds were measured; 8-bit ones at `narrow_compute` of it."""
+    attended_joules_per_byte: float
+    """Of each byte of the cache that decode attention reads, on top of its way through the chip."""
+
+
+class Waves(NamedTuple):
+    """How the requests of a closed loop begin."""
+
+    count: float = 0.0
+    """Requests that each client sends, all clients at once; 0: evenly spread over the steps from the start."""
+    spread: float = 0.0
+    """Lengths are drawn evenly from the last so much of the longest; 0: all are alike."""
 
 
 class Tables(NamedTuple):
