@@ -29,8 +29,9 @@ GGUF_ENGINES = frozenset({"llama.cpp"})
 """Engines that read GGUF files and divide a model by its layers."""
 STEADY = re.compile(r"steady serving|includes queueing|trace arrivals|\bmax BS=")
 """What the notes of a row of steady serving say."""
-CLIENTS = re.compile(r"\bconcurrency=")
-"""What they say where so many clients began at once, each sending its next request when the last is answered."""
+CLIENTS = re.compile(r"\bconcurrency=(\d*)")
+"""What they say where so many clients began at once, each sending its next request when the last is answered. The column
+`batch` of such rows is of one replica."""
 WAVES = 10
 """Requests that each client of a benchmark sends, where the table does not say: the custom of the public ones."""
 RANDOM = re.compile(r"random ISL/OSL")
@@ -85,10 +86,10 @@ def resolve_row(row: Mapping[str, Any], assumed_tokens: int = 0) -> Resolved:
 
     `assumed_tokens` stands for an input or output length that the row does not state; 0 refuses such rows.
     """
-    batch = number(row, "batch")
+    notes = text(row, "notes")
+    batch = _in_flight(notes) or number(row, "batch")
     if batch is None or batch < 0.5:
         raise Unresolved("no batch size")
-    notes = text(row, "notes")
     spread = SPREAD if RANDOM.search(notes) and not ALIKE.search(notes) else 0.0
     prompt, output = (_mean_length(number(row, name), spread) for name in ("input_len", "output_len"))
     assumed = prompt is None or output is None
@@ -128,6 +129,11 @@ def resolve_row(row: Mapping[str, Any], assumed_tokens: int = 0) -> Resolved:
     )
     waves = WAVES if CLIENTS.search(notes) else 0
     return Resolved(scenario, hardware, framework, routed, assumed, bool(STEADY.search(notes)), waves, spread)
+
+
+def _in_flight(notes: str) -> float | None:
+    found = CLIENTS.search(notes)
+    return float(found[1]) if found and found[1] else None
 
 
 def _mean_length(longest: float | None, spread: float) -> float | None:
