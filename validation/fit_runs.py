@@ -29,8 +29,8 @@ from validation.tables import end_to_end_files, read_table
 METRICS = ("e2el_s", "tpot_s", "ttft_s")
 HOST = frozenset(
     {
-        "host_step_s", "host_prefill_s", "host_per_sequence_s", "stream_per_sequence_s", "kernel_host_factor",
-        "kernel_gap_s",
+        "host_step_s", "host_prefill_s", "host_per_sequence_s", "stream_per_sequence_s", "stream_step_s",
+        "kernel_host_factor", "kernel_gap_s",
     }
 )  # fmt: skip
 """Fields of an engine that a predictor's rows of ops do not depend on."""
@@ -69,6 +69,9 @@ def families(
         values, _ = measured(cells, known.assumed_lengths)
         if serving and {"ttft_s", "tpot_s"} <= set(values):
             values["e2el_s"] = values["ttft_s"] + values["tpot_s"] * (known.scenario.output_tokens - 1)
+        elif serving and "output_tokens_per_s" in values:  # Little's law
+            answers = known.scenario.batch * known.scenario.output_tokens
+            values["e2el_s"] = answers / values["output_tokens_per_s"]
         if metric not in values:
             continue
         asked = known.scenario
@@ -114,7 +117,7 @@ def _predictor(family: Family, values: Values) -> Predictor:
     resolved = family.resolved
     engine = replace(resolved.engine, **_part(values, "engine."))
     if family.made is not None and all(key.removeprefix("engine.") in HOST for key in values):
-        family.made.host = scheduled(host_row(resolved.machine, engine), family.made.recipe)
+        family.made.host = scheduled(host_row(resolved.machine, engine, resolved.parallelism.tp), family.made.recipe)
         family.made.runner.rehost(family.made.host)
         return family.made
     own = {key: value for key, value in values.items() if not key.startswith("engine.")}

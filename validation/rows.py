@@ -43,6 +43,8 @@ SPREAD = 0.2
 """How far below the stated lengths they are drawn: InferenceMAX draws evenly from 0.8 of them up."""
 YEARS = Path(__file__).parent / "years.csv"
 """When the runs of each source were made, where it states that."""
+LOADS = frozenset({"offline", "server"})
+"""What the column `scenario` may say in place of a batch."""
 ONE_NODE = 8
 """Tensor parallelism beyond one node is taken for a mistake of the table."""
 
@@ -63,6 +65,10 @@ class Resolved:
     """Measured at a steady concurrency: prompts arrive one by one, and TTFT includes queueing."""
     waves: int = 0
     """Of steady rows: requests that each client sends, if all begin at once; 0 where they are spread evenly."""
+    load: str = ""
+    """Of rows without a batch: `offline`, as many requests at a time as fit, or `server`, as many as meet the limits."""
+    limits: tuple[float, float, float] = (math.inf, math.inf, math.inf)
+    """Of a server: seconds of TTFT, TPOT and of the whole answer that 99 of 100 requests have to meet."""
     spread: float = 0.0
     """Lengths are drawn evenly from the last so much of the stated ones; those of the scenario are the mean."""
 
@@ -88,6 +94,9 @@ def resolve_row(row: Mapping[str, Any], assumed_tokens: int = 0) -> Resolved:
     """
     notes = text(row, "notes")
     batch = _in_flight(notes) or number(row, "batch")
+    load = text(row, "scenario") if batch is None else ""
+    if load in LOADS:
+        batch = 1.0
     if batch is None or batch < 0.5:
         raise Unresolved("no batch size")
     spread = SPREAD if RANDOM.search(notes) and not ALIKE.search(notes) else 0.0
@@ -123,12 +132,23 @@ def resolve_row(row: Mapping[str, Any], assumed_tokens: int = 0) -> Resolved:
         ep=parts.ep,
         dp=parts.dp,
         kv_dtype=kv_dtype,
-        techniques=weights.techniques,
+        techniques=(*weights.techniques, *_beams(row)),
         images=1 if "task=mllm" in notes and load_model(model).vision is not None else 0,
         max_context=LONGEST,
     )
     waves = WAVES if CLIENTS.search(notes) else 0
-    return Resolved(scenario, hardware, framework, routed, assumed, bool(STEADY.search(notes)), waves, spread)
+    steady = load in LOADS or bool(STEADY.search(notes))
+    limits = tuple(number(row, f"limit_{name}_s") or math.inf for name in ("ttft", "tpot", "e2el"))
+    return Resolved(
+        scenario, hardware, framework, routed, assumed, steady, waves, load if load in LOADS else "",
+        (limits[0], limits[1], limits[2]), spread,
+    )  # fmt: skip
+
+
+def _beams(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Beam search as so many samples of each prompt: each beam has its own tokens and cache."""
+    count = _count(row, "beams", 1)
+    return (f"large-language-monkeys:count={count}",) if count > 1 else ()
 
 
 def _in_flight(notes: str) -> float | None:

@@ -271,6 +271,8 @@ class HostRow(NamedTuple):
     """Share of the collectives that proceeds beside computation."""
     stream_s: float = 0.0
     """To stream a token of one sequence to its client, in the process that forms the steps."""
+    stream_step_s: float = 0.0
+    """That this process takes longer over a step while it serves clients."""
     hidden_copy: float = 1.0
     """Share of the copies from further memories that proceeds beside the rest."""
 

@@ -153,10 +153,12 @@ def serve(
         failed = decode_seconds(dense_known, flight, prompt, output, source, stages, t, s)
     step_s = s.result[S_TPOT] * host.gained_tokens
     step_j = s.result[S_STEP_J] * host.gained_tokens / loops
-    step_s += own * host.stream_s
-    step_j += own * host.stream_s * t.power.waiting_w
-    start_s += (rides + 1.0 / starts) * host.stream_s
-    start_j += (rides + 1.0 / starts) * host.stream_s * t.power.waiting_w
+    served_s = host.stream_step_s + own * host.stream_s
+    step_s += served_s
+    step_j += served_s * t.power.waiting_w
+    served_s = host.stream_step_s + (rides + 1.0 / starts) * host.stream_s
+    start_s += served_s
+    start_j += served_s * t.power.waiting_w
     first_s, first_j, draft_s, draft_j, overlap, passes = beside
     drafted_s = draft_s - overlap * min(draft_s, step_s)
     step_s += drafted_s

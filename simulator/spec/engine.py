@@ -56,6 +56,9 @@ class EngineSpec(Spec):
     stream_per_sequence: Time | None = None
     """Further host time per sequence of a step when serving, where the process that forms steps also streams the tokens
     to the clients; 0 where it is not given."""
+    stream_step: Time | None = None
+    """Further host time per step when serving, for each device of a tensor-parallel group: that process also hands each its
+    inputs and waits for them, in turn with the server; 0 where it is not given."""
     kernel_host_factor: Fraction
     """Host time to issue one kernel, over the device's own `host_launch`, where no graph is replayed."""
     kernel_gap: Time
