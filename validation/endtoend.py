@@ -191,14 +191,23 @@ def in_flight(built: Predictor, found: Resolved) -> int:
     Arrivals are Poisson, so that so many in flight on average are at times more (`percentile_concurrency`): this many have
     to fit and to meet the limits of TPOT and of the whole answer; the limit of TTFT, a steady state meets.
     """
-    scenario = found.scenario
-    lengths = {"input_tokens": scenario.input_tokens, "output_tokens": scenario.output_tokens}
-    most = min(MOST_IN_FLIGHT * scenario.dp, max_concurrency(built, **lengths))
-    if most < 1:
+    asked = found.scenario
+    limits = found.limits if found.load == "server" else None
+    flight = _in_flight(built, asked.dp, asked.input_tokens, asked.output_tokens, limits)
+    if flight < 1:
         raise Unresolved("not one request fits beside the weights")
-    if found.load == "offline":
+    return flight
+
+
+@lru_cache(maxsize=1024)
+def _in_flight(
+    built: Predictor, replicas: int, prompt: int, output: int, limits: tuple[float, float, float] | None
+) -> int:
+    lengths = {"input_tokens": prompt, "output_tokens": output}
+    most = min(MOST_IN_FLIGHT * replicas, max_concurrency(built, **lengths))
+    if most < 1 or limits is None:
         return most
-    _, tpot_s, e2el_s = found.limits
+    _, tpot_s, e2el_s = limits
 
     def meets(flight: int) -> bool:
         peak = math.ceil(percentile_concurrency(flight, NINETY_NINTH))

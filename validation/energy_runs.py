@@ -47,6 +47,36 @@ def split(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def waiting_w(rows: pd.DataFrame) -> pd.DataFrame:
+    """What a device draws as the work of a run goes to nothing, by hardware and number of devices.
+
+    P = a + b D of power per device at the measured time, where D is the predicted energy beyond waiting, over the measured
+    time; by weighted least squares of relative errors, large ones weighing less. `a` is then what the devices draw while
+    they wait, and b what predicted joules are off by. Groups of fewer than 20 runs are left out.
+    """
+    ratios = rows.assign(ratio=rows["predicted"] / rows["measured"]).set_index(["table", "row"])
+    power = ratios[ratios["metric"] == "power_w"]
+    rate = ratios[ratios["metric"] == "output_tokens_per_s"]["ratio"].reindex(power.index)
+    devices = power[["tp", "pp", "dp"]].astype(float).prod(axis=1)
+    waits = power["hardware"].map({name: load_machine(name).waiting_w for name in power["hardware"].unique()})
+    measured = power["measured"] / devices
+    work = (power["predicted"] / devices - waits) / rate
+    groups = pd.cut(devices, [0, 1, 4, np.inf], labels=["1", "2-4", "5 and more"])
+    found = []
+    for (hardware, group), part in power[rate.notna()].groupby(["hardware", groups], observed=True):
+        if len(part) < 20:
+            continue
+        y, terms = measured[part.index].to_numpy(), np.ones((len(part), 2))
+        terms[:, 1] = work[part.index]
+        weights = 1.0 / y
+        for _ in range(30):
+            a, b = np.linalg.lstsq(terms * weights[:, None], y * weights, rcond=None)[0]
+            off = np.abs((terms @ [a, b]) / y - 1.0)
+            weights = 1.0 / (y * np.sqrt(np.maximum(off, 0.01)))
+        found.append((hardware, group, len(part), round(a, 1), round(b, 2), round(float(np.median(off)), 3)))
+    return pd.DataFrame(found, columns=["hardware", "devices", "runs", "waiting_w", "of_work", "median_error"])
+
+
 def main() -> None:
     """Print the medians by source, hardware and framework."""
     comparison = compare([(END_TO_END.name, read_table(END_TO_END))])
@@ -58,6 +88,8 @@ def main() -> None:
         columns[f"{name} median"] = groups[name].agg(lambda values: values.abs().median())
     with pd.option_context("display.width", 200, "display.max_columns", 20):
         print(pd.DataFrame(columns).round(3).to_string())
+        steady = comparison.scored[comparison.scored["steady"]]
+        print(waiting_w(steady).to_string())
 
 
 if __name__ == "__main__":
