@@ -101,7 +101,7 @@ def serve(
 
     Between two completions a loop makes `starts` steps with prompts, in which `rides` sequences decode beside them and
     `starting` requests have no token yet, and `steps` steps in which all decode. Pipeline stages are as many loops side by
-    side, each with its share of the requests. Where prompts do not ride with decodes (`mixes` 0), they have steps of their
+    side, each with its share of the requests, which one process serves in turn. Where prompts do not ride with decodes (`mixes` 0), they have steps of their
     own, for which the others wait. `beside`: (s, J) per request before its first token, (s, J) per step of drafts, the
     share of the drafts that proceeds beside the step, passes of a prompt.
 
@@ -153,10 +153,10 @@ def serve(
         failed = decode_seconds(dense_known, flight, prompt, output, source, stages, t, s)
     step_s = s.result[S_TPOT] * host.gained_tokens
     step_j = s.result[S_STEP_J] * host.gained_tokens / loops
-    served_s = host.stream_step_s + own * host.stream_s
+    served_s = loops * (host.stream_step_s + own * host.stream_s)
     step_s += served_s
     step_j += served_s * t.power.waiting_w
-    served_s = host.stream_step_s + (rides + 1.0 / starts) * host.stream_s
+    served_s = loops * (host.stream_step_s + (rides + 1.0 / starts) * host.stream_s)
     start_s += served_s
     start_j += served_s * t.power.waiting_w
     first_s, first_j, draft_s, draft_j, overlap, passes = beside
