@@ -17,7 +17,7 @@ from simulator import catalog
 from simulator.spec.engine import Calibration, EngineSpec
 from simulator.spec.interval import TAGS
 from simulator.spec.loader import load
-from validation import conformal, fit, interval_file, origins, residuals, summary, transfer, wording
+from validation import conformal, energy_runs, fit, interval_file, origins, residuals, summary, transfer, wording
 from validation.groups import FEW, NUMBERS, ROOF, by_group, cells_of, errors, pct, table, worst
 from validation.quantities import ended_early
 from validation.tables import END_TO_END, KERNELS, read_table
@@ -25,6 +25,9 @@ from validation.tables import END_TO_END, KERNELS, read_table
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "accuracy.md"
 PICTURES = ROOT / "docs" / "images"
+ENERGY = tuple(
+    f"{name} {kind}" for name in ("time", "power", "energy", "at measured time") for kind in ("median", "bias")
+)
 PRODUCTS = ("gemm", "attention_prefill", "attention_decode")
 
 
@@ -36,6 +39,8 @@ class Runs:
     steady: pd.DataFrame
     heldout: pd.DataFrame
     """Predicted with parameters that never saw the device, joined with what the shipped ones say (`shipped`)."""
+    loaded: pd.DataFrame
+    """Steady serving at a load that is assumed from a scenario."""
     coverage_by: dict[str, pd.DataFrame]
     quantiles: dict[conformal.Key, conformal.Quantiles]
 
@@ -50,11 +55,13 @@ def runs_of(rows: pd.DataFrame) -> Runs:
     real = real.assign(inside=by["model"]["inside"].where(known, by["device"]["inside"]))
     shipped = real[real["parameters"] == residuals.SHIPPED]
     static = shipped[shipped["regime"] == "static"]
-    other = residuals.as_times(rows)
+    every = residuals.as_times(rows)
+    loaded = every[(every["parameters"] == residuals.SHIPPED) & ~every.index.isin(residuals.stated(every).index)]
+    other = residuals.as_times(residuals.stated(rows))
     other = other[(other["parameters"] != residuals.SHIPPED) & ~other["steady"]]
     twin = static.set_index(["row", "metric"])["residual"]
     joined = other.join(twin.rename("shipped"), on=["row", "metric"])
-    return Runs(static, shipped[shipped["regime"] == "steady"], joined, by, conformal.quantiles(groups))
+    return Runs(static, shipped[shipped["regime"] == "steady"], joined, loaded, by, conformal.quantiles(groups))
 
 
 def kernel_residuals(kernels: pd.DataFrame) -> pd.DataFrame:
@@ -206,6 +213,10 @@ def run_sections(runs: Runs, rows: pd.DataFrame) -> list[str]:
         wording.BAD_RUNS, table(("hardware", "engine", "metric", *NUMBERS, *ROOF), bad),
         wording.STATIC, table(head, by_group(runs.static, three)),
         wording.STEADY, table(head, by_group(runs.steady, three)),
+        wording.LOADED,
+        table(("hardware", "engine", "scenario", "metric", *NUMBERS, *ROOF),
+              by_group(runs.loaded, ["hardware", "framework", "load", "metric"], inside=False)),
+        wording.ENERGY, table(("of", "which", "n", *ENERGY), energy_rows(rows)),
         wording.SIZES, table(("engine", "metric", "batch", "context", *NUMBERS, "in 90%", *ROOF),
                              by_group(sizes, ["framework", "metric", "batch_class", "context_class"])),
         wording.HELD_OUT,
@@ -216,6 +227,21 @@ def run_sections(runs: Runs, rows: pd.DataFrame) -> list[str]:
         wording.COVERAGE_METRIC,
         table(("batches", "tag", "metric", "held out", "in 90%", "of rows", "cells", "values"), coverage_metrics(runs)),
     ]  # fmt: skip
+
+
+def energy_rows(rows: pd.DataFrame) -> list[list[str]]:
+    """Errors of time, power and energy of the runs that report power, by what they have in common."""
+    shipped = residuals.stated(rows[rows["parameters"] == residuals.SHIPPED])
+    found = energy_runs.by_property(energy_runs.split(shipped.assign(table="shipped")).dropna(subset=["time"]))
+    return [
+        [row["property"], row["value"], f"{row['n']:,}"]
+        + [
+            pct(row[f"{name}_{kind}"], signed=kind == "bias")
+            for name in energy_runs.PARTS
+            for kind in ("median", "bias")
+        ]
+        for row in found
+    ]
 
 
 def interval_rows(runs: Runs) -> list[list[str]]:

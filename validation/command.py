@@ -127,7 +127,10 @@ def energy(paths: tuple[Path, ...], as_json: bool, out: Path | None, hardware: s
     machine = load_machine(hardware)
     calibration = find_calibration(machine)
     attended_j = calibration.attended.value if calibration.attended else 0.0
-    rows = pd.concat([compare(folder, machine, calibration.transport.value, attended_j) for folder in power_folders(paths)], ignore_index=True)
+    rows = pd.concat(
+        [compare(folder, machine, calibration.transport.value, attended_j) for folder in power_folders(paths)],
+        ignore_index=True,
+    )
     _answer(summary(rows), rows, KEYS, "validate energy", as_json, out)
 
 

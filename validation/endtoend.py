@@ -40,8 +40,8 @@ NINETY_NINTH = 2.33
 KEYS = ("source", "hardware", "framework", "metric")
 SIZE_KEYS = ("hardware", "framework", "metric", "batch_class", "context_class")
 ROW = ("table", "row", "source", "model", "hardware", "framework", "weight_dtype", "tp", "pp", "ep", "dp", "batch",
-       "input_len", "output_len", "assumed_lengths", "steady", "load", "fits", "turns", "batch_class", "context_class", "tag",
-       "weight_bytes", "formats", "kinds", "metric", "measured", "predicted", "low", "high", "error", "ideal",
+       "input_len", "output_len", "assumed_lengths", "steady", "load", "fits", "turns", "batch_class", "context_class",
+       "tag", "weight_bytes", "formats", "kinds", "metric", "measured", "predicted", "low", "high", "error", "ideal",
        "below_speed_of_light", "reason")  # fmt: skip
 """Columns of the rows of a comparison; `reason` is empty where there is a prediction, `weight_bytes` is of one device."""
 BATCHES = (1.0, 8.0, 64.0)

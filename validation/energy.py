@@ -282,9 +282,7 @@ def at_limit(kernels: Kernels, found: Energies, idle_w: float, limit_w: float) -
     return AtLimit(share, float(np.median(spent / rate[narrow])), float(np.median(slower)))
 
 
-def energies_of(
-    machine: Machine, transport_j: float, pauses: Sequence[float], attended_j: float = 0.0
-) -> Energies:
+def energies_of(machine: Machine, transport_j: float, pauses: Sequence[float], attended_j: float = 0.0) -> Energies:
     """What a device's file and calibration say, with the pauses of the measurement."""
     unit = next(unit for unit in machine.units if unit.kind == "matrix")
     memory = next(memory for memory in machine.memories if memory.kind == "main")

@@ -78,7 +78,11 @@ def families(
         key = asked.with_(batch=1, input_tokens=1, output_tokens=1), known.waves, known.spread
         if key not in found:
             found[key] = Family(
-                resolve(asked), asked.model, [], [], waves=known.waves if serving else None,
+                resolve(asked),
+                asked.model,
+                [],
+                [],
+                waves=known.waves if serving else None,
                 spread=known.spread,
             )
         found[key].shapes.append((asked.batch, asked.input_tokens, asked.output_tokens))
@@ -105,7 +109,11 @@ def seconds(found: Sequence[Family], values: Values, metric: str) -> np.ndarray:
             else:
                 flight, prompt, output = shape
                 state = steady(
-                    predictor, concurrency=flight, input_tokens=prompt, output_tokens=output, waves=family.waves,
+                    predictor,
+                    concurrency=flight,
+                    input_tokens=prompt,
+                    output_tokens=output,
+                    waves=family.waves,
                     spread=family.spread,
                 )
                 answers.append(getattr(state, metric))

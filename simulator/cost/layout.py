@@ -299,7 +299,7 @@ class PowerRow(NamedTuple):
 class Waves(NamedTuple):
     """How the requests of a closed loop begin."""
 
-    count: float = 0.0
+    each: float = 0.0
     """Requests that each client sends, all clients at once; 0: evenly spread over the steps from the start."""
     spread: float = 0.0
     """Lengths are drawn evenly from the last so much of the longest; 0: all are alike."""

@@ -52,12 +52,12 @@ def parted(steps: float, waves: Waves) -> float:
     """Steps over which the starts of later waves lie, of requests of `steps` decodes that began together.
 
     Each draws its length from a range of spread x steps; k requests later the sum of k such lengths has the density of one,
-    flattened by sqrt(k), and 1 / sqrt(k) is 2 / sqrt(count) on average over the waves. At most all of a request's steps.
+    flattened by sqrt(k), and 1 / sqrt(k) is 2 / sqrt(each) on average over the waves. At most all of a request's steps.
 
     >>> parted(1000.0, Waves(10.0, 0.2)) < parted(1000.0, Waves(40.0, 0.2)) < parted(1000.0, Waves(1000.0, 0.2))
     True
     """
-    return steps * min(1.0, 0.5 * waves.spread * math.sqrt(waves.count))
+    return steps * min(1.0, 0.5 * waves.spread * math.sqrt(waves.each))
 
 
 def riding(flight: float, prompts: float, fresh: float, steps: float, budget: float, host_tokens: float) -> float:
@@ -101,18 +101,19 @@ def serve(
 
     Between two completions a loop makes `starts` steps with prompts, in which `rides` sequences decode beside them and
     `starting` requests have no token yet, and `steps` steps in which all decode. Pipeline stages are as many loops side by
-    side, each with its share of the requests, which one process serves in turn. Where prompts do not ride with decodes (`mixes` 0), they have steps of their
-    own, for which the others wait. `beside`: (s, J) per request before its first token, (s, J) per step of drafts, the
-    share of the drafts that proceeds beside the step, passes of a prompt.
+    side, each with its share of the requests; a process that streams to clients serves them in turn. Where prompts do not
+    ride with decodes (`mixes` 0), they have steps of their own, for which the others wait. `beside`: (s, J) per request
+    before its first token, (s, J) per step of drafts, the share of the drafts that proceeds beside the step, passes of a
+    prompt.
 
-    `waves.count` above 0: all begin at once. The first wave's prompts all wait for one another. If requests are alike,
+    `waves.each` above 0: all begin at once. The first wave's prompts all wait for one another. If requests are alike,
     prompts come as many at a time as a step takes in the later ones, and where decodes wait for prompts, waves never part.
     If lengths differ (`waves.spread`), they part: see `parted`. A client's next request then comes during a step and waits
     for the rest of it.
     """
     host = t.host
-    parts = waves.count > 0.0 and waves.spread > 0.0
-    alike = waves.count > 0.0 and not parts
+    parts = waves.each > 0.0 and waves.spread > 0.0
+    alike = waves.each > 0.0 and not parts
     loops = min(stages, flight)
     own = flight / loops
     needed = max(0.0, output - 1.0) / host.gained_tokens
@@ -173,9 +174,9 @@ def serve(
     first = starting * starts * start_s
     if parts:
         first += 0.5 * (cycle - first_s) / (starts + steps)
-        first += (0.5 * (1.0 + fitting / own) * all_s - first) / waves.count
+        first += (0.5 * (1.0 + fitting / own) * all_s - first) / waves.each
     elif alike and rides > 0.0:
-        first += 0.5 * (max(1.0, own * starts) - 1.0) * start_s / waves.count
+        first += 0.5 * (max(1.0, own * starts) - 1.0) * start_s / waves.each
     elif alike:
         first *= 0.5 * (1.0 + fitting / own)
     first += first_s

@@ -286,9 +286,9 @@ class Calibration(Spec):
     """Energy of a byte on its way through the chip, from the memory's interface to the cores: controller, crossbar, cache
     and registers. On top of the memory's own energy; not for a unit that sits next to its memory."""
     attended: EnergyPerByte | None = None
-    """Energy of a byte of the cache that decode attention reads, on top of `transport`: a product multiplies a byte of weights
-    for all its rows at once; attention multiplies it for a few queries in a tile made for many, and has the softmax between
-    its two products. Default: 0."""
+    """Energy of a byte of the cache that decode attention reads, on top of `transport`: a product multiplies a byte of
+    weights for all its rows at once; attention multiplies it for a few queries in a tile made for many, and has the softmax
+    between its two products. Default: 0."""
     compute_clock: Fraction | None = None
     """Share of the full clock at which the power limit let 16-bit kernels that compute bounds run when they were measured;
     8-bit ones at `gemm.narrow_compute` of it. Default: 1."""
