@@ -317,7 +317,6 @@ def _state(
     predictor: Predictor, concurrency: int, running: int, most: int, input_tokens: int, output_tokens: int,
     waves: Waves = EVEN,
 ) -> SteadyState:  # fmt: skip
-    """The state with `running` requests at work."""
     flight = math.ceil(running / predictor.resolved.parallelism.dp)
     start, generated, source = predictor.lengths(input_tokens, output_tokens)
     need = _need(predictor, flight, input_tokens, output_tokens)

@@ -292,7 +292,7 @@ class PowerRow(NamedTuple):
     """Share of the full clock below which the voltage falls no further."""
     compute_clock: float
     """Share of the full clock at which times that compute bounds were measured; 8-bit ones at `narrow_compute` of it."""
-    attended_joules_per_byte: float
+    attended_joules_per_byte: float = 0.0
     """Of each byte of the cache that decode attention reads, on top of its way through the chip."""
 
 
