@@ -47,6 +47,8 @@ class Runs:
 
 def runs_of(rows: pd.DataFrame) -> Runs:
     """The parts of the residuals that the page shows."""
+    if "load" not in rows:  # stored before there were any
+        rows = rows.assign(load="")
     groups = conformal.grouped(rows)
     real = groups[groups["constants"] != "ideal"]
     by = {name: conformal.held_out(real, name) for name in ("model", "device")}
