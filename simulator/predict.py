@@ -82,7 +82,7 @@ class Predictor:
         self._efficiency = efficiency(machine, engine, calibration)
         if not self.recipe.splits_context:
             self._efficiency = unsplit(self._efficiency)
-        self.host = scheduled(host_row(machine, engine), self.recipe)
+        self.host = scheduled(host_row(machine, engine, resolved.parallelism.tp), self.recipe)
         self.helpers = Helpers(resolved.scenario, self.recipe, machine, parallelism.tp * parallelism.dp)
         self.graph = shard(model.graph, parallelism)
         self.runner = self._runner(self.graph, parallelism.pp)
@@ -304,14 +304,15 @@ class Predictor:
         return per_hour / 3600.0 / tokens_per_s * 1e6
 
 
-def host_row(machine: Machine, engine: Engine) -> HostRow:
-    """What an engine's host adds to a step on a machine."""
+def host_row(machine: Machine, engine: Engine, ranks: int = 1) -> HostRow:
+    """What an engine's host adds to a step on a machine, to each of whose tensor-parallel ranks it hands inputs."""
     graphs = not engine.graph_architectures or machine.architecture in engine.graph_architectures
     return HostRow(
         step_s=engine.host_step_s,
         prefill_s=engine.host_prefill_s,
         per_sequence_s=engine.host_per_sequence_s,
         stream_s=engine.stream_per_sequence_s,
+        stream_step_s=engine.stream_step_s * ranks,
         kernel_s=max((unit.host_launch_s for unit in machine.units), default=0.0) * engine.kernel_host_factor,
         gap_s=0.0 if machine.architecture in engine.queue_architectures else engine.kernel_gap_s,
         graph_decode=float((engine.graph_decode and graphs) or engine.ideal),

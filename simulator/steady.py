@@ -21,7 +21,9 @@ from simulator.cost.layout import (
     V_STEP,
     V_TPOT,
     V_TTFT,
+    Waves,
 )
+from simulator.cost.runner import EVEN
 from simulator.errors import ScenarioError, UnsupportedError
 from simulator.mapping.place import Need
 from simulator.predict import Predictor
@@ -78,8 +80,9 @@ class SteadyState:
 
 
 def steady(
-    predictor: Predictor, *, concurrency: int, input_tokens: int, output_tokens: int, waves: int = 0
-) -> SteadyState:
+    predictor: Predictor, *, concurrency: int, input_tokens: int, output_tokens: int, waves: int = 0,
+    spread: float = 0.0,
+) -> SteadyState:  # fmt: skip
     """The steady state with `concurrency` requests in flight, each followed by the next when it ends (closed loop).
 
     Between two completions, all prompts' steps and all decode steps of one request take place. With m steps of T_m
@@ -89,8 +92,9 @@ def steady(
 
     `waves` 0: requests are evenly spread. Otherwise they begin as benchmarks do, all at once and each with equal ones after
     it, `waves` in all: those whose prompts fill a step together also end together, so that TTFT is longer, TPOT shorter, and
-    the sum hardly another. Raises ScenarioError for lengths that the model cannot have, UnsupportedError where prompts and
-    answers are computed on different machines.
+    the sum hardly another. With `spread`, lengths are drawn evenly from the last so much of the longest: waves part, and
+    only the first one's prompts wait for one another. Raises ScenarioError for lengths that the model cannot have,
+    UnsupportedError where prompts and answers are computed on different machines.
 
     >>> from simulator.predict import predictor
     >>> from simulator.scenario import Scenario
@@ -102,19 +106,21 @@ def steady(
     _check(predictor, concurrency, input_tokens, output_tokens)
     most = max_concurrency(predictor, input_tokens, output_tokens)
     running = min(concurrency, most) if most else concurrency
-    return _state(predictor, concurrency, running, most, input_tokens, output_tokens, waves)
+    return _state(predictor, concurrency, running, most, input_tokens, output_tokens, Waves(waves, spread))
 
 
 def predict_steady(
-    predictor: Predictor, *, concurrency: int, input_tokens: int, output_tokens: int, waves: int = 0
-) -> Prediction:
+    predictor: Predictor, *, concurrency: int, input_tokens: int, output_tokens: int, waves: int = 0,
+    spread: float = 0.0,
+) -> Prediction:  # fmt: skip
     """`steady` under the keys of a prediction, whose batch are the requests in flight.
 
     Its cache is what they hold in steady state, its energy that of as many requests, its intervals those of steady serving.
     """
     state = steady(
-        predictor, concurrency=concurrency, input_tokens=input_tokens, output_tokens=output_tokens, waves=waves
-    )
+        predictor, concurrency=concurrency, input_tokens=input_tokens, output_tokens=output_tokens, waves=waves,
+        spread=spread,
+    )  # fmt: skip
     batch = predictor.predict(concurrency, input_tokens, output_tokens)
     need = _need(predictor, math.ceil(state.running / predictor.resolved.parallelism.dp), input_tokens, output_tokens)
     generated = state.output_tokens_per_s / state.requests_per_s
@@ -308,15 +314,9 @@ def _check(predictor: Predictor, concurrency: int, input_tokens: int, output_tok
 
 
 def _state(
-    predictor: Predictor,
-    concurrency: int,
-    running: int,
-    most: int,
-    input_tokens: int,
-    output_tokens: int,
-    waves: int = 0,
-) -> SteadyState:
-    """The state with `running` requests at work."""
+    predictor: Predictor, concurrency: int, running: int, most: int, input_tokens: int, output_tokens: int,
+    waves: Waves = EVEN,
+) -> SteadyState:  # fmt: skip
     flight = math.ceil(running / predictor.resolved.parallelism.dp)
     start, generated, source = predictor.lengths(input_tokens, output_tokens)
     need = _need(predictor, flight, input_tokens, output_tokens)

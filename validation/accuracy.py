@@ -16,7 +16,18 @@ from simulator import catalog
 from simulator.spec.engine import Calibration, EngineSpec
 from simulator.spec.interval import TAGS
 from simulator.spec.loader import load
-from validation import bands, conformal, first_look, interval_file, origins, remainder, residuals, summary, wording
+from validation import (
+    bands,
+    conformal,
+    energy_runs,
+    first_look,
+    interval_file,
+    origins,
+    remainder,
+    residuals,
+    summary,
+    wording,
+)  # fmt: skip
 from validation.groups import FEW, NUMBERS, ROOF, by_group, cells_of, errors, pct, table, worst
 from validation.quantities import ended_early
 from validation.standing import SIX, Runs, goals, kernel_residuals, measured_runs, runs_of
@@ -25,6 +36,9 @@ from validation.tables import END_TO_END, read_table
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "accuracy.md"
 PICTURES = ROOT / "docs" / "images"
+ENERGY = tuple(
+    f"{name} {kind}" for name in ("time", "power", "energy", "at measured time") for kind in ("median", "bias")
+)
 PRODUCTS = ("gemm", "attention_prefill", "attention_decode")
 
 
@@ -131,6 +145,10 @@ def run_sections(runs: Runs, rows: pd.DataFrame) -> list[str]:
         wording.BAD_RUNS, table(("hardware", "engine", "metric", *NUMBERS, *ROOF), bad),
         wording.STATIC, table(head, by_group(runs.static, three)),
         wording.STEADY, table(head, by_group(runs.steady, three)),
+        wording.LOADED,
+        table(("hardware", "engine", "scenario", "metric", *NUMBERS, *ROOF),
+              by_group(runs.loaded, ["hardware", "framework", "load", "metric"], inside=False)),
+        wording.ENERGY, table(("of", "which", "n", *ENERGY), energy_rows(rows)),
         wording.SIZES, table(("engine", "metric", "batch", "context", *NUMBERS, "in 90%", *ROOF),
                              by_group(sizes, ["framework", "metric", "batch_class", "context_class"])),
         wording.HELD_OUT,
@@ -141,6 +159,21 @@ def run_sections(runs: Runs, rows: pd.DataFrame) -> list[str]:
         wording.COVERAGE_METRIC,
         table(("batches", "tag", "metric", "held out", "in 90%", "of rows", "cells", "values"), coverage_metrics(runs)),
     ]  # fmt: skip
+
+
+def energy_rows(rows: pd.DataFrame) -> list[list[str]]:
+    """Errors of time, power and energy of the runs that report power, by what they have in common."""
+    shipped = residuals.stated(rows[rows["parameters"] == residuals.SHIPPED])
+    found = energy_runs.by_property(energy_runs.split(shipped.assign(table="shipped")).dropna(subset=["time"]))
+    return [
+        [row["property"], row["value"], f"{row['n']:,}"]
+        + [
+            pct(row[f"{name}_{kind}"], signed=kind == "bias")
+            for name in energy_runs.PARTS
+            for kind in ("median", "bias")
+        ]
+        for row in found
+    ]
 
 
 def interval_rows(runs: Runs) -> list[list[str]]:

@@ -125,8 +125,12 @@ def energy(paths: tuple[Path, ...], as_json: bool, out: Path | None, hardware: s
 
     _check_suffix(out)
     machine = load_machine(hardware)
-    transport_j = find_calibration(machine).transport.value
-    rows = pd.concat([compare(folder, machine, transport_j) for folder in power_folders(paths)], ignore_index=True)
+    calibration = find_calibration(machine)
+    attended_j = calibration.attended.value if calibration.attended else 0.0
+    rows = pd.concat(
+        [compare(folder, machine, calibration.transport.value, attended_j) for folder in power_folders(paths)],
+        ignore_index=True,
+    )
     _answer(summary(rows), rows, KEYS, "validate energy", as_json, out)
 
 

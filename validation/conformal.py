@@ -81,7 +81,7 @@ def grouped(rows: pd.DataFrame) -> pd.DataFrame:
     Measured devices: shipped parameters, the sizes at the ends of their range as `extrapolated`; with the parameters of the
     other architecture, as `transferred`. All other devices as the product predicts them.
     """
-    rows = residuals.as_times(rows).assign(
+    rows = residuals.as_times(residuals.stated(rows)).assign(
         regime=lambda frame: np.where(frame["steady"], "steady", "static"),
         context=lambda frame: frame["input_len"].astype(float) + frame["output_len"].astype(float),
         devices=lambda frame: frame["tp"] * frame["pp"] * frame["dp"],

@@ -6,6 +6,7 @@ their concurrency; both are also scored apart. What cannot be resolved is counte
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,8 @@ from simulator.predict import Predictor, predictor
 from simulator.result import Prediction
 from simulator.scenario import Scenario, prepared
 from simulator.spec.interval import Regime
-from simulator.steady import predict_steady
+from simulator.steady import max_concurrency, percentile_concurrency, predict_steady, steady
+from validation.mlperf import completed
 from validation.quantities import METRICS, RATES, Value, measured, predicted
 from validation.rows import Resolved, Unresolved, resolve_row
 from validation.score import score, score_by
@@ -31,11 +33,15 @@ ASSUMED_TOKENS = 300
 SLACK = 0.02
 """How far below the speed of light a measurement must be to be counted as impossible: rounding, and clocks above base.
 Rows of steady serving are not counted: fewer requests than its concurrency may run at a time."""
+MOST_IN_FLIGHT = 2048
+"""Sequences that a replica runs at a time where a row states none: the most that engines are built for."""
+NINETY_NINTH = 2.33
+"""Standard deviations above the mean that 99 of 100 of a normal distribution stay below."""
 KEYS = ("source", "hardware", "framework", "metric")
 SIZE_KEYS = ("hardware", "framework", "metric", "batch_class", "context_class")
 ROW = ("table", "row", "source", "model", "hardware", "framework", "weight_dtype", "tp", "pp", "ep", "dp", "batch",
-       "input_len", "output_len", "assumed_lengths", "steady", "fits", "turns", "batch_class", "context_class", "tag",
-       "weight_bytes", "formats", "kinds", "metric", "measured", "predicted", "low", "high", "error", "ideal",
+       "input_len", "output_len", "assumed_lengths", "steady", "load", "fits", "turns", "batch_class", "context_class",
+       "tag", "weight_bytes", "formats", "kinds", "metric", "measured", "predicted", "low", "high", "error", "ideal",
        "below_speed_of_light", "reason")  # fmt: skip
 """Columns of the rows of a comparison; `reason` is empty where there is a prediction, `weight_bytes` is of one device."""
 BATCHES = (1.0, 8.0, 64.0)
@@ -76,7 +82,8 @@ class Comparison:
             "by_size": self.by_size(),
             "does_not_fit": int(self.scored.drop_duplicates(["table", "row"])["fits"].eq(False).sum()),
             "metrics_static": _by_metric(self.scored[~self.scored["steady"]]),
-            "metrics_steady": _by_metric(self.scored[self.scored["steady"]]),
+            "metrics_steady": _by_metric(self.scored[self.scored["steady"] & (self.scored["load"] == "")]),
+            "metrics_assumed_load": _by_metric(self.scored[self.scored["load"] != ""]),
         }
         if baseline:
             found["baseline"] = {"engine": "ideal"} | _summary(self.baseline())
@@ -113,7 +120,7 @@ def compare(
     done = resolved = 0
     for name, table in tables:
         for position, cells in enumerate(table.to_dict("records")):
-            row = {str(key): value for key, value in cells.items()}
+            row = dict(completed({str(key): value for key, value in cells.items()}))
             done += 1
             if progress is not None and done % 64 == 0:
                 progress(done, total)
@@ -170,11 +177,50 @@ def answer(found: Resolved, build: Build = predictor) -> Prediction:
         return built.predict(scenario.batch, scenario.input_tokens, scenario.output_tokens)
     return predict_steady(
         built,
-        concurrency=scenario.batch,
+        concurrency=in_flight(built, found) if found.load else scenario.batch,
         input_tokens=scenario.input_tokens,
         output_tokens=scenario.output_tokens,
         waves=found.waves,
+        spread=found.spread,
     )
+
+
+def in_flight(built: Predictor, found: Resolved) -> int:
+    """Requests at a time of a row that states a load: as many as fit, or as meet the limits with 99 of 100 requests.
+
+    Arrivals are Poisson, so that so many in flight on average are at times more (`percentile_concurrency`): this many have
+    to fit and to meet the limits of TPOT and of the whole answer; the limit of TTFT, a steady state meets.
+    """
+    asked = found.scenario
+    limits = found.limits if found.load == "server" else None
+    flight = _in_flight(built, asked.dp, asked.input_tokens, asked.output_tokens, limits)
+    if flight < 1:
+        raise Unresolved("not one request fits beside the weights")
+    return flight
+
+
+@lru_cache(maxsize=1024)
+def _in_flight(
+    built: Predictor, replicas: int, prompt: int, output: int, limits: tuple[float, float, float] | None
+) -> int:
+    lengths = {"input_tokens": prompt, "output_tokens": output}
+    most = min(MOST_IN_FLIGHT * replicas, max_concurrency(built, **lengths))
+    if most < 1 or limits is None:
+        return most
+    _, tpot_s, e2el_s = limits
+
+    def meets(flight: int) -> bool:
+        peak = math.ceil(percentile_concurrency(flight, NINETY_NINTH))
+        if peak > most:
+            return False
+        state = steady(built, concurrency=peak, **lengths)
+        return state.tpot_s <= tpot_s and state.e2el_s <= e2el_s
+
+    low, high = 1, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if meets(middle) else (low, middle)
+    return low
 
 
 def _predictions(found: Resolved, build: Build) -> tuple[dict[str, Value], dict[str, Value], dict[str, Any]]:
@@ -189,9 +235,10 @@ def _predictions(found: Resolved, build: Build) -> tuple[dict[str, Value], dict[
         raise Unresolved(str(error).splitlines()[0]) from None
     shape = {name: getattr(scenario, name) for name in ("tp", "pp", "ep", "dp")}
     shape |= {"fits": prediction.fits, "turns": prediction.turns}
-    shape |= {"assumed_lengths": found.assumed_lengths, "steady": found.steady}
+    shape |= {"assumed_lengths": found.assumed_lengths, "steady": found.steady, "load": found.load}
     shape |= {
-        "batch_class": size_class(scenario.batch, BATCHES),
+        "batch": prediction.scenario.batch if found.load else scenario.batch,
+        "batch_class": size_class(prediction.scenario.batch if found.load else scenario.batch, BATCHES),
         "context_class": size_class(scenario.input_tokens + scenario.output_tokens, CONTEXTS),
         "tag": prediction.provenance["tag"],
         "weight_bytes": prediction.weight_bytes / prediction.devices,

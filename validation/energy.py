@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,8 @@ class Energies:
     pause_w: float
     wide_pause_s: float
     narrow_pause_s: float
+    attended_j: float = 0.0
+    """Per byte of the cache that decode attention reads, on top of those; fitted apart (`fit_attended`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class Kernels:
     memory_bytes: Array
     """Those that come from memory, not from the cache."""
     run_s: Array
+    attended_bytes: Any = 0.0
+    """Of the cache, read by decode attention."""
 
 
 def gemm_kernels(table: pd.DataFrame, cache_bytes: float) -> Kernels:
@@ -112,7 +116,9 @@ def attention_kernels(table: pd.DataFrame, cache_bytes: float) -> Kernels:
     fresh = new * (4.0 * heads + np.where(prefill, 4.0 * kv_heads, 0.0))
     moved = batch * width * (cached + fresh)
     # Scores and values are multiplied in 16 bits whatever the cache holds.
-    return _kernels(table, np.zeros(len(table), bool), 4.0 * batch * heads * width * pairs, moved, 1, cache_bytes, 3000)
+    flops = 4.0 * batch * heads * width * pairs
+    found = _kernels(table, np.zeros(len(table), bool), flops, moved, 1, cache_bytes, 3000)
+    return replace(found, attended_bytes=np.where(prefill, 0.0, batch * width * cached))
 
 
 def moe_kernels(table: pd.DataFrame, cache_bytes: float) -> Kernels:
@@ -142,6 +148,7 @@ def watts(kernels: Kernels, found: Energies, limit_w: float) -> Array:
     """Power of each kernel: static, and its joules over its measured time; at most the board's limit."""
     joules = kernels.flops * np.where(kernels.narrow, found.narrow_j, found.wide_j)
     joules += found.memory_j * kernels.memory_bytes + found.chip_j * kernels.moved_bytes
+    joules += found.attended_j * kernels.attended_bytes
     return np.asarray(np.minimum(limit_w, found.static_w + joules / kernels.latency_s))
 
 
@@ -179,8 +186,9 @@ def readings_among(power_w: Array, run_s: Array, before_w: Array) -> Array:
 
 
 def held_out(kernels: Kernels) -> NDArray[np.bool_]:
-    """Whether the shape (n, k) of each GEMM is held out of the fit."""
-    shapes = kernels.table["n"].astype(str) + "x" + kernels.table["k"].astype(str)
+    """Whether the shape of each kernel is held out of the fit: (n, k) of a GEMM, (heads, KV heads, width) of attention."""
+    names = ("n", "k") if "k" in kernels.table else ("num_heads", "num_key_value_heads", "head_dim")
+    shapes = ["x".join(str(value) for value in shape) for shape in zip(*(kernels.table[n] for n in names), strict=True)]
     return np.array([zlib.crc32(shape.encode()) % HELD_OUT == 0 for shape in shapes])
 
 
@@ -224,6 +232,24 @@ def predicted_gemm(kernels: Kernels, found: Energies, limit_w: float) -> Array:
     return readings(watts(kernels, found, limit_w), kernels.run_s, pause, found.pause_w)
 
 
+def fit_attended(kernels: Kernels, found: Energies, limit_w: float) -> float:
+    """J per byte of the cache that decode attention draws beyond `found`, by robust least squares of log readings.
+
+    Static power and the energies of products are kept, so that what is left is laid on the bytes: energy of work, which a
+    slower kernel spends more slowly.
+    """
+    from scipy.optimize import least_squares
+
+    learned = ~held_out(kernels)
+    before = kernels.table["before_w"].to_numpy(float)
+
+    def errors(scaled: Array) -> Array:
+        power = watts(kernels, replace(found, attended_j=1e-10 * float(scaled[0])), limit_w)
+        return np.log(readings_among(power, kernels.run_s, before) / kernels.reading_w)[learned]
+
+    return 1e-10 * float(least_squares(errors, [1.0], bounds=(0.0, 10.0), loss="soft_l1", f_scale=0.03).x[0])
+
+
 @dataclass(frozen=True, slots=True)
 class AtLimit:
     """What large GEMMs at the power limit say."""
@@ -256,16 +282,16 @@ def at_limit(kernels: Kernels, found: Energies, idle_w: float, limit_w: float) -
     return AtLimit(share, float(np.median(spent / rate[narrow])), float(np.median(slower)))
 
 
-def energies_of(machine: Machine, transport_j: float, pauses: Sequence[float]) -> Energies:
+def energies_of(machine: Machine, transport_j: float, pauses: Sequence[float], attended_j: float = 0.0) -> Energies:
     """What a device's file and calibration say, with the pauses of the measurement."""
     unit = next(unit for unit in machine.units if unit.kind == "matrix")
     memory = next(memory for memory in machine.memories if memory.kind == "main")
     joules = unit.joules_per_flop
     wide, narrow = joules["bf16"], joules.get("fp8", joules["bf16"])
-    return Energies(machine.static_w, wide, narrow, memory.joules_per_byte or 0.0, transport_j, *pauses)
+    return Energies(machine.static_w, wide, narrow, memory.joules_per_byte or 0.0, transport_j, *pauses, attended_j)
 
 
-def compare(folder: Path, machine: Machine, transport_j: float) -> pd.DataFrame:
+def compare(folder: Path, machine: Machine, transport_j: float, attended_j: float = 0.0) -> pd.DataFrame:
     """A row per measured kernel of a folder of power tables: `measured` and `predicted` readings in W, and the error.
 
     `steady` is False for GEMMs among long pauses.
@@ -277,7 +303,7 @@ def compare(folder: Path, machine: Machine, transport_j: float) -> pd.DataFrame:
         table = table[table["latency"] > 0].reset_index(drop=True)
         op = str(table["op_name"].iloc[0])
         limit = LIMIT_SHARE * float(table["power_limit"].iloc[0])
-        found = energies_of(machine, transport_j, PAUSES)
+        found = energies_of(machine, transport_j, PAUSES, attended_j)
         if op == "gemm":
             kernels = gemm_kernels(table, cache)
             value = predicted_gemm(kernels, found, limit)
@@ -350,11 +376,21 @@ def main() -> None:
                 some = errors[of & chosen]
                 print(f"  {label} m {size:13} {kind:12} n {len(some):6} {np.median(some):7.1%} {some.mean():7.1%}")
     limited = at_limit(kernels, found, machine.idle_w, limit)
+    table = read_table(next(asked.tables.glob("generation*.parquet")))
+    attention = attention_kernels(table[table["latency"] > 0].reset_index(drop=True), cache)
+    attended = fit_attended(attention, found, limit)
+    out = held_out(attention)
+    for label, joules in (("without", 0.0), ("with", attended)):
+        power = watts(attention, replace(found, attended_j=joules), limit)
+        before = attention.table["before_w"].to_numpy(float)
+        errors = np.abs(readings_among(power, attention.run_s, before) / attention.reading_w - 1.0)
+        print(f"decode attention {label} bytes of its own: fitted {np.median(errors[~out]):.1%}, held out "
+              f"{np.median(errors[out]):.1%} of {out.sum()}")  # fmt: skip
     print("\n# hardware file")
     print(f"energy: {{bf16: {found.wide_j * 1e12:.3g} pJ/FLOP, fp8: {limited.narrow_j * 1e12:.3g} pJ/FLOP}}")
     print(f"memory energy: {found.memory_j * 1e12 / 8:.3g} pJ/bit")
     print(f"power: {{static: {found.static_w:.0f} W, waiting: {kernels.reading_w.min():.0f} W}}")
-    print(f"# calibration\ntransport: {found.chip_j * 1e12:.3g} pJ/B")
+    print(f"# calibration\ntransport: {found.chip_j * 1e12:.3g} pJ/B\nattended: {attended * 1e12:.3g} pJ/B")
     print(f"# clock at the limit: {limited.clock:.2f}, 8-bit {limited.narrow_clock:.2f}; compute_clock, that of the")
     print("# calibrated times, is this times the measured over the calibrated time of the same GEMMs")
 

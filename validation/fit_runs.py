@@ -29,8 +29,8 @@ from validation.tables import end_to_end_files, read_table
 METRICS = ("e2el_s", "tpot_s", "ttft_s")
 HOST = frozenset(
     {
-        "host_step_s", "host_prefill_s", "host_per_sequence_s", "stream_per_sequence_s", "kernel_host_factor",
-        "kernel_gap_s",
+        "host_step_s", "host_prefill_s", "host_per_sequence_s", "stream_per_sequence_s", "stream_step_s",
+        "kernel_host_factor", "kernel_gap_s",
     }
 )  # fmt: skip
 """Fields of an engine that a predictor's rows of ops do not depend on."""
@@ -49,13 +49,15 @@ class Family:
     made: Predictor | None = None
     waves: int | None = None
     """Of steady serving, as that of a resolved row; None for static batches."""
+    spread: float = 0.0
+    """As that of a resolved row."""
 
 
 def families(
     rows: pd.DataFrame, device: str, engines: Sequence[str], metric: str, serving: bool = False
 ) -> list[Family]:
     """The static batches of a device under some engines (files of releases), or their steady serving, by family."""
-    found: dict[tuple[Scenario, int], Family] = {}
+    found: dict[tuple[Scenario, int, float], Family] = {}
     for row in rows.to_dict("records"):
         cells = {str(key): value for key, value in row.items()}
         try:
@@ -67,12 +69,22 @@ def families(
         values, _ = measured(cells, known.assumed_lengths)
         if serving and {"ttft_s", "tpot_s"} <= set(values):
             values["e2el_s"] = values["ttft_s"] + values["tpot_s"] * (known.scenario.output_tokens - 1)
+        elif serving and "output_tokens_per_s" in values:  # Little's law
+            answers = known.scenario.batch * known.scenario.output_tokens
+            values["e2el_s"] = answers / values["output_tokens_per_s"]
         if metric not in values:
             continue
         asked = known.scenario
-        key = asked.with_(batch=1, input_tokens=1, output_tokens=1), known.waves
+        key = asked.with_(batch=1, input_tokens=1, output_tokens=1), known.waves, known.spread
         if key not in found:
-            found[key] = Family(resolve(asked), asked.model, [], [], waves=known.waves if serving else None)
+            found[key] = Family(
+                resolve(asked),
+                asked.model,
+                [],
+                [],
+                waves=known.waves if serving else None,
+                spread=known.spread,
+            )
         found[key].shapes.append((asked.batch, asked.input_tokens, asked.output_tokens))
         found[key].measured_s.append(values[metric])
     return [_thinned(family) for family in found.values()]
@@ -97,7 +109,12 @@ def seconds(found: Sequence[Family], values: Values, metric: str) -> np.ndarray:
             else:
                 flight, prompt, output = shape
                 state = steady(
-                    predictor, concurrency=flight, input_tokens=prompt, output_tokens=output, waves=family.waves
+                    predictor,
+                    concurrency=flight,
+                    input_tokens=prompt,
+                    output_tokens=output,
+                    waves=family.waves,
+                    spread=family.spread,
                 )
                 answers.append(getattr(state, metric))
     return np.array(answers)
@@ -108,7 +125,7 @@ def _predictor(family: Family, values: Values) -> Predictor:
     resolved = family.resolved
     engine = replace(resolved.engine, **_part(values, "engine."))
     if family.made is not None and all(key.removeprefix("engine.") in HOST for key in values):
-        family.made.host = scheduled(host_row(resolved.machine, engine), family.made.recipe)
+        family.made.host = scheduled(host_row(resolved.machine, engine, resolved.parallelism.tp), family.made.recipe)
         family.made.runner.rehost(family.made.host)
         return family.made
     own = {key: value for key, value in values.items() if not key.startswith("engine.")}

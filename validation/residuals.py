@@ -27,7 +27,7 @@ STORED = Path(__file__).parent / "baselines" / "residuals.parquet"
 SHIPPED = "shipped"
 KEPT = (
     "row", "source", "model", "hardware", "device", "framework", "tp", "pp", "ep", "dp", "batch", "input_len", "output_len",
-    "assumed_lengths", "steady", "turns", "fits", "batch_class", "context_class", "weight_bytes", "formats", "kinds",
+    "assumed_lengths", "steady", "load", "turns", "fits", "batch_class", "context_class", "weight_bytes", "formats", "kinds",
     "metric", "measured", "predicted", "ideal", "parameters", "calibration_tag", "below_speed_of_light",
 )  # fmt: skip
 """Columns of the frame. `parameters` is `shipped` or the name of what was held out; `device` is the main device of the
@@ -152,6 +152,11 @@ def as_times(rows: pd.DataFrame) -> pd.DataFrame:
     )
     kept["metric"] = stated[~repeated].fillna(rows["metric"][~repeated])
     return kept[~kept.duplicated(["parameters", "row", "metric"])]
+
+
+def stated(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose table states how many requests are in flight, rather than a scenario of which that is assumed."""
+    return rows[rows["load"].fillna("") == ""] if "load" in rows else rows
 
 
 def stored() -> pd.DataFrame:

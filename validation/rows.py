@@ -38,12 +38,22 @@ ON_GPU = re.compile(r"\b(?:gpus?|cuda|metal|vulkan|rocm|hip|sycl|npu)\b", re.IGN
 """What a framework's name says of where it ran."""
 STEADY = re.compile(r"steady serving|includes queueing|trace arrivals|\bmax BS=")
 """What the notes of a row of steady serving say."""
-CLIENTS = re.compile(r"\bconcurrency=")
-"""What they say where so many clients began at once, each sending its next request when the last is answered."""
+CLIENTS = re.compile(r"\bconcurrency=(\d*)")
+"""What they say where so many clients began at once, each sending its next request when the last is answered. The column
+`batch` of such rows is of one replica."""
 WAVES = 10
 """Requests that each client of a benchmark sends, where the table does not say: the custom of the public ones."""
+RANDOM = re.compile(r"random ISL/OSL")
+"""What they say where lengths are drawn at random, below the stated ones."""
+ALIKE = re.compile(r"\bid=(?!\w*gap_analysis)(\w+?)_\1_")
+"""Ids that name the model twice are of a sweep whose requests are taken to be alike, whatever the notes of the table say of
+all its rows: TTFT of an engine that stops decoding for prompts is there that of waves that never part."""
+SPREAD = 0.2
+"""How far below the stated lengths they are drawn: InferenceMAX draws evenly from 0.8 of them up."""
 YEARS = Path(__file__).parent / "years.csv"
 """When the runs of each source were made, where it states that."""
+LOADS = frozenset({"offline", "server"})
+"""What the column `scenario` may say in place of a batch."""
 ONE_NODE = 8
 """Tensor parallelism beyond one node is taken for a mistake of the table."""
 
@@ -64,6 +74,12 @@ class Resolved:
     """Measured at a steady concurrency: prompts arrive one by one, and TTFT includes queueing."""
     waves: int = 0
     """Of steady rows: requests that each client sends, if all begin at once; 0 where they are spread evenly."""
+    load: str = ""
+    """Of rows without a batch: `offline`, as many requests at a time as fit, or `server`, as many as meet the limits."""
+    limits: tuple[float, float, float] = (math.inf, math.inf, math.inf)
+    """Of a server: seconds of TTFT, TPOT and of the whole answer that 99 of 100 requests have to meet."""
+    spread: float = 0.0
+    """Lengths are drawn evenly from the last so much of the stated ones; those of the scenario are the mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +101,15 @@ def resolve_row(row: Mapping[str, Any], assumed_tokens: int = 0) -> Resolved:
 
     `assumed_tokens` stands for an input or output length that the row does not state; 0 refuses such rows.
     """
-    batch = number(row, "batch")
+    notes = text(row, "notes")
+    batch = _in_flight(notes) or number(row, "batch")
+    load = text(row, "scenario") if batch is None else ""
+    if load in LOADS:
+        batch = 1.0
     if batch is None or batch < 0.5:
         raise Unresolved("no batch size")
-    prompt, output = number(row, "input_len"), number(row, "output_len")
+    spread = SPREAD if RANDOM.search(notes) and not ALIKE.search(notes) else 0.0
+    prompt, output = (_mean_length(number(row, name), spread) for name in ("input_len", "output_len"))
     assumed = prompt is None or output is None
     if assumed and not assumed_tokens:
         raise Unresolved("no input or output length")
@@ -108,7 +129,6 @@ def resolve_row(row: Mapping[str, Any], assumed_tokens: int = 0) -> Resolved:
     except KeyError:
         raise Unresolved(f"cache format '{text(row, 'kv_dtype')}'") from None
     parts = degrees(row, routed, by_layers=framework in GGUF_ENGINES)
-    notes = text(row, "notes")
     if "not NVLink" in notes and parts.tp > 1 and not _joined_by_pcie(hardware):
         raise Unresolved(f"devices joined by PCIe; {hardware} has another link")
     scenario = Scenario(
@@ -123,12 +143,32 @@ def resolve_row(row: Mapping[str, Any], assumed_tokens: int = 0) -> Resolved:
         ep=parts.ep,
         dp=parts.dp,
         kv_dtype=kv_dtype,
-        techniques=weights.techniques,
+        techniques=(*weights.techniques, *_beams(row)),
         images=1 if "task=mllm" in notes and load_model(model).vision is not None else 0,
         max_context=LONGEST,
     )
     waves = WAVES if CLIENTS.search(notes) else 0
-    return Resolved(scenario, hardware, framework, routed, assumed, bool(STEADY.search(notes)), waves)
+    steady = load in LOADS or bool(STEADY.search(notes))
+    limits = tuple(number(row, f"limit_{name}_s") or math.inf for name in ("ttft", "tpot", "e2el"))
+    return Resolved(
+        scenario, hardware, framework, routed, assumed, steady, waves, load if load in LOADS else "",
+        (limits[0], limits[1], limits[2]), spread,
+    )  # fmt: skip
+
+
+def _beams(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Beam search as so many samples of each prompt: each beam has its own tokens and cache."""
+    count = _count(row, "beams", 1)
+    return (f"large-language-monkeys:count={count}",) if count > 1 else ()
+
+
+def _in_flight(notes: str) -> float | None:
+    found = CLIENTS.search(notes)
+    return float(found[1]) if found and found[1] else None
+
+
+def _mean_length(longest: float | None, spread: float) -> float | None:
+    return None if longest is None else longest * (1.0 - 0.5 * spread)
 
 
 def degrees(row: Mapping[str, Any], routed: bool, by_layers: bool = False) -> Degrees:

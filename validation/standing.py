@@ -25,6 +25,8 @@ class Runs:
     steady: pd.DataFrame
     heldout: pd.DataFrame
     """Predicted with parameters that never saw the device, joined with what the shipped ones say (`shipped`)."""
+    loaded: pd.DataFrame
+    """Steady serving at a load that is assumed from a scenario."""
     coverage_by: dict[str, pd.DataFrame]
     quantiles: dict[conformal.Key, conformal.Quantiles]
 
@@ -39,11 +41,13 @@ def runs_of(rows: pd.DataFrame) -> Runs:
     real = real.assign(inside=by["model"]["inside"].where(known, by["device"]["inside"]))
     shipped = real[real["parameters"] == residuals.SHIPPED]
     static = shipped[shipped["regime"] == "static"]
-    other = residuals.as_times(rows)
+    every = residuals.as_times(rows)
+    loaded = every[(every["parameters"] == residuals.SHIPPED) & ~every.index.isin(residuals.stated(every).index)]
+    other = residuals.as_times(residuals.stated(rows))
     other = other[(other["parameters"] != residuals.SHIPPED) & ~other["steady"]]
     twin = static.set_index(["row", "metric"])["residual"]
     joined = other.join(twin.rename("shipped"), on=["row", "metric"])
-    return Runs(static, shipped[shipped["regime"] == "steady"], joined, by, conformal.quantiles(groups))
+    return Runs(static, shipped[shipped["regime"] == "steady"], joined, loaded, by, conformal.quantiles(groups))
 
 
 def measured_runs(runs: Runs) -> pd.DataFrame:

@@ -26,11 +26,27 @@ STATIC = """## Whole runs, static batches
 By device, engine and metric. `in 90%`: for measured devices the interval has not seen the model, for others not the
 device.
 """
-STEADY = """## Steady serving against a static batch
+STEADY = """## Steady serving
 
-Requests arrive one by one and their prompts run between the others' decode steps; TTFT includes queueing. Predictions
-are those of a static batch of the same concurrency, so this table says what that is worth, not how good a serving
-simulation is. Rows without stated lengths (ML.ENERGY) are predicted at an assumed 300 tokens in and out.
+Requests follow one another at a constant number in flight, and their prompts run between or beside the others' decode
+steps; TTFT includes queueing. Predictions are the steady state of that number (`simulator.steady`). All clients are
+taken to begin at once and to send ten requests each. Where lengths are drawn at random (from 0.8 of the stated ones up)
+later requests of different clients part; where all are alike they stay together. Of ML.ENERGY, prompts are taken to have
+300 tokens, as the source does not state them; its rates are requests in flight over time per request.
+"""
+LOADED = """## Steady serving at a load that is assumed
+
+MLPerf Inference states a scenario and no number of requests. `offline` is predicted as the steady state of as many as
+fit beside the weights, at most 2,048 a replica; `server` as that of as many as keep within the limits of the benchmark
+with 99 of 100 requests. Assumed as well: mean lengths of the data sets, weights in the narrowest float of 8 or 4 bits
+that the device multiplies, a cache in 8 bits, and replicas of the fewest devices of which weights fill half. These rows
+inform no parameter and no interval, and are in no other table.
+"""
+ENERGY = """## What the error in energy is made of
+
+Runs that report power, static and steady. Energy is power times time; `at measured time` gives a run that took longer
+than predicted its measured time, with the devices waiting for the rest, so that it is the error of power alone. Weights
+are of one device.
 """
 SIZES = """## By size
 

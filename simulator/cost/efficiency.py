@@ -38,6 +38,7 @@ class Engine:
     host_prefill_s: float
     host_per_sequence_s: float
     stream_per_sequence_s: float
+    stream_step_s: float
     kernel_host_factor: float
     kernel_gap_s: float
     graph_decode: bool
@@ -124,6 +125,7 @@ def _load_engine(path: Path, stamp: int) -> Engine:
         host_prefill_s=spec.host_prefill.value,
         host_per_sequence_s=spec.host_per_sequence.value,
         stream_per_sequence_s=spec.stream_per_sequence.value if spec.stream_per_sequence else 0.0,
+        stream_step_s=spec.stream_step.value if spec.stream_step else 0.0,
         kernel_host_factor=spec.kernel_host_factor.value,
         kernel_gap_s=spec.kernel_gap.value,
         graph_decode=spec.graph_decode,

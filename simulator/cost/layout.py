@@ -298,6 +298,8 @@ class HostRow(NamedTuple):
     """Share of the collectives that proceeds beside computation."""
     stream_s: float = 0.0
     """To stream a token of one sequence to its client, in the process that forms the steps."""
+    stream_step_s: float = 0.0
+    """That this process takes longer over a step while it serves clients."""
     hidden_copy: float = 1.0
     """Share of the copies from further memories that proceeds beside the rest."""
 
@@ -317,6 +319,17 @@ class PowerRow(NamedTuple):
     """Share of the full clock below which the voltage falls no further."""
     compute_clock: float
     """Share of the full clock at which times that compute bounds were measured; 8-bit ones at `narrow_compute` of it."""
+    attended_joules_per_byte: float = 0.0
+    """Of each byte of the cache that decode attention reads, on top of its way through the chip."""
+
+
+class Waves(NamedTuple):
+    """How the requests of a closed loop begin."""
+
+    each: float = 0.0
+    """Requests that each client sends, all clients at once; 0: evenly spread over the steps from the start."""
+    spread: float = 0.0
+    """Lengths are drawn evenly from the last so much of the longest; 0: all are alike."""
 
 
 class Tables(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from simulator.cost import batches, serving, steps
-from simulator.cost.layout import NUM_SERVED, NUM_STATIC, R_ENERGY, HostRow, Scratch, Tables
+from simulator.cost.layout import NUM_SERVED, NUM_STATIC, R_ENERGY, HostRow, Scratch, Tables, Waves
 from simulator.cost.table import Table, as_arrays, compiled_efficiency, flat
 
 COMPILE_AFTER_CALLS = 40
@@ -20,6 +20,8 @@ Shares = tuple[tuple[float, ...], ...]
 
 ALONE = (0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 """Nothing runs beside the network: the `beside` of `serving.serve`."""
+EVEN = Waves()
+"""Requests evenly spread from the start."""
 
 
 class StaticBatch(NamedTuple):
@@ -109,7 +111,7 @@ class Runner:
         mixes: bool,
         shares: Shares,
         beside: tuple[float, ...] = ALONE,
-        waves: float = 0.0,
+        waves: Waves = EVEN,
     ) -> list[float]:
         """`serving.serve` at one point (requests at work, prompt, output, source): its V_ columns."""
         tables = self._tables(shares)
@@ -121,7 +123,7 @@ class Runner:
         answer = [0.0] * NUM_SERVED
         flight, prompt, output, source = map(float, point)
         self._serving.serve(
-            False, flight, prompt, output, source, float(budget), float(mixes), beside, float(waves), self._stages, tables,
+            False, flight, prompt, output, source, float(budget), float(mixes), beside, waves, self._stages, tables,
             self.scratch, answer,
         )  # fmt: skip
         return answer
@@ -133,7 +135,7 @@ class Runner:
         mixes: bool,
         shares: Shares,
         beside: tuple[float, ...] = ALONE,
-        waves: float = 0.0,
+        waves: Waves = EVEN,
     ) -> Any:
         """`serving.serve_grid`: (P, 4) points in, (P, NUM_SERVED) answers out. Always compiled."""
         import numpy as np
@@ -141,7 +143,7 @@ class Runner:
         self.compile()
         answers = np.empty((len(points), NUM_SERVED))
         self._serving.serve_grid(
-            points, float(budget), float(mixes), beside, float(waves), self._stages, self._tables(shares), self.scratch,
+            points, float(budget), float(mixes), beside, waves, self._stages, self._tables(shares), self.scratch,
             answers,
         )  # fmt: skip
         return answers

@@ -27,6 +27,7 @@ from simulator.cost.layout import (
     V_TTFT,
     Scratch,
     Tables,
+    Waves,
 )
 from simulator.cost.steps import static_joules, step_seconds, time_step
 
@@ -45,6 +46,18 @@ def together(others: float, steps: float) -> float:
         return others + 1.0
     mean = others / steps
     return min(others + 1.0, mean / (1.0 - math.exp(-mean)))
+
+
+def parted(steps: float, waves: Waves) -> float:
+    """Steps over which the starts of later waves lie, of requests of `steps` decodes that began together.
+
+    Each draws its length from a range of spread x steps; k requests later the sum of k such lengths has the density of one,
+    flattened by sqrt(k), and 1 / sqrt(k) is 2 / sqrt(each) on average over the waves. At most all of a request's steps.
+
+    >>> parted(1000.0, Waves(10.0, 0.2)) < parted(1000.0, Waves(40.0, 0.2)) < parted(1000.0, Waves(1000.0, 0.2))
+    True
+    """
+    return steps * min(1.0, 0.5 * waves.spread * math.sqrt(waves.each))
 
 
 def riding(flight: float, prompts: float, fresh: float, steps: float, budget: float, host_tokens: float) -> float:
@@ -82,27 +95,40 @@ def mixed_step(
 
 def serve(
     dense_known: bool, flight: float, prompt: float, output: float, source: float, budget: float, mixes: float,
-    beside: Any, waves: float, stages: float, t: Tables, s: Scratch, answer: Any,
+    beside: Any, waves: Waves, stages: float, t: Tables, s: Scratch, answer: Any,
 ) -> None:  # fmt: skip
     """The steady state of one replica with `flight` requests at work. `answer` gets the V_ columns.
 
     Between two completions a loop makes `starts` steps with prompts, in which `rides` sequences decode beside them and
     `starting` requests have no token yet, and `steps` steps in which all decode. Pipeline stages are as many loops side by
-    side, each with its share of the requests. Where prompts do not ride with decodes (`mixes` 0), they have steps of their
-    own, for which the others wait. `beside`: (s, J) per request before its first token, (s, J) per step of drafts, the
-    share of the drafts that proceeds beside the step, passes of a prompt.
+    side, each with its share of the requests; a process that streams to clients serves them in turn. Where prompts do not
+    ride with decodes (`mixes` 0), they have steps of their own, for which the others wait. `beside`: (s, J) per request
+    before its first token, (s, J) per step of drafts, the share of the drafts that proceeds beside the step, passes of a
+    prompt.
 
-    `waves` above 0: all begin at once and are alike, so that prompts come as many at a time as a step takes: in the first
-    wave all wait for one another, in the later ones those of a step. Where decodes wait for prompts, waves never part.
+    `waves.each` above 0: all begin at once. The first wave's prompts all wait for one another. If requests are alike,
+    prompts come as many at a time as a step takes in the later ones, and where decodes wait for prompts, waves never part.
+    If lengths differ (`waves.spread`), they part: see `parted`. A client's next request then comes during a step and waits
+    for the rest of it.
     """
     host = t.host
+    parts = waves.each > 0.0 and waves.spread > 0.0
+    alike = waves.each > 0.0 and not parts
     loops = min(stages, flight)
     own = flight / loops
     needed = max(0.0, output - 1.0) / host.gained_tokens
     fresh = max(1.0, prompt - max(host.known_tokens, host.known_share * prompt))
     fitting = min(own, max(1.0, budget / fresh))
-    prompts = together(own - 1.0, needed)
-    if waves > 0.0:
+    prompts = together(own - 1.0, parted(needed, waves) if parts else needed)
+    all_s = 0.0
+    failed = -1
+    if parts:
+        failed = prefill_seconds(own, prompt, source, stages, t, s)
+        if failed >= 0:
+            answer[V_FAILED] = float(failed)
+            return
+        all_s = s.result[S_TTFT]
+    if alike:
         prompts = fitting if mixes > 0.0 else own
     rides = 0.0
     if mixes > 0.0:
@@ -128,10 +154,12 @@ def serve(
         failed = decode_seconds(dense_known, flight, prompt, output, source, stages, t, s)
     step_s = s.result[S_TPOT] * host.gained_tokens
     step_j = s.result[S_STEP_J] * host.gained_tokens / loops
-    step_s += own * host.stream_s
-    step_j += own * host.stream_s * t.power.waiting_w
-    start_s += (rides + 1.0 / starts) * host.stream_s
-    start_j += (rides + 1.0 / starts) * host.stream_s * t.power.waiting_w
+    served_s = loops * (host.stream_step_s + own * host.stream_s)
+    step_s += served_s
+    step_j += served_s * t.power.waiting_w
+    served_s = loops * (host.stream_step_s + (rides + 1.0 / starts) * host.stream_s)
+    start_s += served_s
+    start_j += served_s * t.power.waiting_w
     first_s, first_j, draft_s, draft_j, overlap, passes = beside
     drafted_s = draft_s - overlap * min(draft_s, step_s)
     step_s += drafted_s
@@ -144,9 +172,12 @@ def serve(
     steps = max(0.0, (needed - starts * rides) / own)
     cycle = starts * start_s + steps * step_s + first_s
     first = starting * starts * start_s
-    if waves > 0.0 and rides > 0.0:
-        first += 0.5 * (max(1.0, own * starts) - 1.0) * start_s / waves
-    elif waves > 0.0:
+    if parts:
+        first += 0.5 * (cycle - first_s) / (starts + steps)
+        first += (0.5 * (1.0 + fitting / own) * all_s - first) / waves.each
+    elif alike and rides > 0.0:
+        first += 0.5 * (max(1.0, own * starts) - 1.0) * start_s / waves.each
+    elif alike:
         first *= 0.5 * (1.0 + fitting / own)
     first += first_s
     answer[V_CYCLE] = cycle / loops
@@ -165,7 +196,7 @@ def serve_grid(
     budget: float,
     mixes: float,
     beside: Any,
-    waves: float,
+    waves: Waves,
     stages: float,
     t: Tables,
     s: Scratch,

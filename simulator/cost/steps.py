@@ -136,6 +136,7 @@ def add_op(
         # Counted in whole samples, each a sequence of a fixed number of tokens (images), and not in tokens.
         pairs = sequences * attended_pairs(op, query, 0.0, 0.0)
         context = sequences * read_context(op, query, 0.0, 0.0)
+    attends = op.kind == ATTENTION and query <= t.host.step_tokens
     best = s.best
     best[R_TIME] = -1.0
     num_units = len(t.units)
@@ -176,6 +177,8 @@ def add_op(
         time += launch
         compute_j = flops * t.joules[i * num_units + u]
         cache_j = min(activation, 0.5 * unit.cache_bytes) * unit.cache_joules_per_byte
+        if attends:
+            compute_j += cache * t.power.attended_joules_per_byte
         core_j = compute_j + cache_j
         memory_j = 0.0
         for m in range(memories):

@@ -112,6 +112,7 @@ def build_table(
             waiting_w=min(machine.waiting_w, machine.static_w),
             clock_floor=machine.clock_floor,
             compute_clock=calibration.compute_clock.value if calibration.compute_clock else 1.0,
+            attended_joules_per_byte=calibration.attended.value if calibration.attended and not ideal else 0.0,
         ),
         parts=parts,
     )

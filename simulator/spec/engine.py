@@ -65,6 +65,9 @@ class EngineSpec(Spec):
     stream_per_sequence: Time | None = None
     """Further host time per sequence of a step when serving, where the process that forms steps also streams the tokens
     to the clients; 0 where it is not given."""
+    stream_step: Time | None = None
+    """Further host time per step when serving, for each device of a tensor-parallel group: that process also hands each its
+    inputs and waits for them, in turn with the server; 0 where it is not given."""
     kernel_host_factor: Fraction
     """Host time to issue one kernel, over the device's own `host_launch`, where no graph is replayed."""
     kernel_gap: Time
@@ -332,6 +335,10 @@ class Calibration(Spec):
     transport: EnergyPerByte
     """Energy of a byte on its way through the chip, from the memory's interface to the cores: controller, crossbar, cache
     and registers. On top of the memory's own energy; not for a unit that sits next to its memory."""
+    attended: EnergyPerByte | None = None
+    """Energy of a byte of the cache that decode attention reads, on top of `transport`: a product multiplies a byte of
+    weights for all its rows at once; attention multiplies it for a few queries in a tile made for many, and has the softmax
+    between its two products. Default: 0."""
     compute_clock: Fraction | None = None
     """Share of the full clock at which the power limit let 16-bit kernels that compute bounds run when they were measured;
     8-bit ones at `gemm.narrow_compute` of it. Default: 1."""

@@ -79,6 +79,17 @@ def test_clients_of_a_benchmark_begin_at_once() -> None:
     assert resolve_row(row | {"notes": "max BS=64"}).steady
 
 
+def test_random_lengths_are_below_the_stated_ones() -> None:
+    notes = "id=2026_04_06_x_h100; concurrency=16; random ISL/OSL steady serving, ttft includes queueing"
+    row = {"source": "s", "model": "llama-3-8b", "hardware": "H100", "batch": 4, "input_len": 1000, "output_len": 100,
+           "framework": "vLLM", "notes": notes}  # fmt: skip
+    found = resolve_row(row)
+    assert (found.scenario.batch, found.scenario.input_tokens, found.scenario.output_tokens) == (16, 900, 90)
+    assert found.spread == 0.2
+    alike = resolve_row(row | {"notes": notes.replace("2026_04_06_x", "a_b_a_b")})
+    assert (alike.spread, alike.scenario.input_tokens) == (0.0, 1000)
+
+
 def test_concurrency_on_the_command_line() -> None:
     words = ["predict", "--model", "llama-3.1-8b", "--hardware", "H100", "--input", "512", "--output", "64", "--engine",
              "vllm"]  # fmt: skip

@@ -189,6 +189,31 @@ def test_prompts_that_are_waited_for_stay_together() -> None:
     assert wave.ttft_s == pytest.approx(batch.ttft_s * (1 + 8 / 64) / 2, rel=1e-9)
 
 
+@pytest.mark.parametrize("case", CASES[:2], ids=["mixing", "waiting"])
+def test_waves_of_random_lengths_part(case: Scenario) -> None:
+    """TTFT falls from that of prompts that stay together towards that of evenly spread ones, and is Little's with TPOT."""
+    found = predictor(case)
+    asked = {"concurrency": 64, "input_tokens": 1024, "output_tokens": 512}
+    even, alike = steady(found, **asked), steady(found, **asked, waves=10)
+    little, some, much = (steady(found, **asked, waves=10, spread=spread) for spread in (0.001, 0.2, 1.0))
+    assert even.ttft_s < much.ttft_s <= some.ttft_s <= little.ttft_s
+    assert some.ttft_s < alike.ttft_s
+    assert steady(found, **asked, waves=10**6, spread=1.0).ttft_s < much.ttft_s
+    assert some.ttft_s + 511 * some.tpot_s == pytest.approx(some.e2el_s)
+
+
+def test_a_server_hands_its_inputs_to_each_device_of_every_stage_in_turn() -> None:
+    asked = {"concurrency": 64, "input_tokens": 100, "output_tokens": 400}
+
+    def later(**degrees: int) -> float:
+        found = resolve(CASES[2].with_(batch=1, input_tokens=1, output_tokens=1, **degrees))
+        slow = Predictor(replace(found, engine=replace(found.engine, stream_step_s=1e-3)))
+        return steady(slow, **asked).decode_step_s - steady(Predictor(found), **asked).decode_step_s
+
+    assert later(tp=4) == pytest.approx(4e-3)
+    assert later(tp=4, pp=2) == pytest.approx(8e-3)
+
+
 def test_streaming_to_clients_takes_host_time() -> None:
     found = resolve(CASES[0].with_(batch=1, input_tokens=1, output_tokens=1))
     streams = Predictor(replace(found, engine=replace(found.engine, stream_per_sequence_s=1e-4)))

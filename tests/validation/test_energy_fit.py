@@ -15,12 +15,15 @@ from validation.energy import (
     Energies,
     Kernels,
     at_limit,
+    attention_kernels,
     compare,
     fit,
+    fit_attended,
     gemm_kernels,
     held_out,
     predicted_gemm,
     readings,
+    readings_among,
     summary,
     watts,
 )  # fmt: skip
@@ -53,7 +56,7 @@ def test_the_fit_finds_the_energies(kernels: Kernels) -> None:
     assert steady.mean() > 0.95
     for name in ("static_w", "wide_j", "narrow_j", "memory_j", "chip_j"):
         assert getattr(found, name) == pytest.approx(getattr(TRUE, name), rel=0.1), name
-    for value, (low, _, high) in zip(astuple(found), BOUNDS.values(), strict=True):
+    for value, (low, _, high) in ((getattr(found, name), ends) for name, ends in BOUNDS.items()):
         assert low <= value <= high
 
 
@@ -86,13 +89,27 @@ def test_at_the_limit_the_clock_balances_the_power(kernels: Kernels) -> None:
 def test_the_shipped_device_is_near_its_measured_kernels() -> None:
     machine = load_machine("h200-sxm-141gb")
     (folder,) = power_folders(())
-    rows = compare(folder, machine, find_calibration(machine).transport.value)
+    rows = compare(folder, machine, find_calibration(machine).transport.value, find_calibration(machine).attended.value)
     assert set(rows["op"]) == {"gemm", "context_attention", "generation_attention", "moe"}
     answer = summary(rows)
     assert answer["rows"] == answer["resolved"] + answer["left_out"][0]["values"]
     by_op = rows[rows["steady"]].groupby("op")["error"].agg(lambda error: error.abs().median())
     assert by_op["gemm"] < 0.04
     assert by_op.max() < 0.20
+
+
+def test_decode_attention_finds_the_joules_of_its_bytes() -> None:
+    random = np.random.default_rng(3)
+    heads = random.integers(1, 9, 400)
+    table = pd.DataFrame({
+        "op_name": "generation_attention", "kv_cache_dtype": "bfloat16", "batch_size": random.integers(16, 256, 400),
+        "isl": 1, "num_heads": 4 * heads, "num_key_value_heads": heads, "head_dim": 128, "window_size": 0,
+        "step": random.integers(1000, 9000, 400), "latency": random.uniform(0.3, 3.0, 400), "power": 1.0, "before_w": 300.0,
+    })  # fmt: skip
+    kernels = attention_kernels(table, 5e7)
+    truth = replace(TRUE, attended_j=9e-11)
+    read = readings_among(watts(kernels, truth, 1e9), kernels.run_s, np.full(400, 300.0))
+    assert fit_attended(replace(kernels, reading_w=read), TRUE, 1e9) == pytest.approx(9e-11, rel=1e-3)
 
 
 def test_thinned_tables_keep_gemms_whole_and_say_what_came_before() -> None:
