@@ -27,10 +27,10 @@ CLASSES = (0, 4, 16, 64, 256, 1024, 4096, 16384, np.inf)
 """Bounds of the size classes of the report: rows of a GEMM, positions per sequence, tokens of a routed layer, KiB."""
 LARGEST_GROUP = 32.0
 """Query heads per KV head that one kernel serves; beyond, libraries fall back to others."""
-OTHER_KERNELS = ("triton", "vllm_flash_attn_fa4", "sglang_flashinfer_cutlass_moe")
+OTHER_KERNELS = ("triton", "vllm_flash_attn_fa4")
 """Kernels that a framework takes for few shapes only, and that follow no common law with its usual ones."""
 
-MOST_RANKS = 8
+MOST_RANKS = 64
 """Ranks that divide the experts; beyond, kernels walk through the tokens of all ranks and the load of one is in doubt."""
 
 Rows = pd.DataFrame
@@ -51,6 +51,7 @@ class Kind:
     """One shape in so many is held out."""
 
 
+EXPERT_KINDS = ("experts", "narrow-experts", "scaled-experts", "packed-experts", "float-experts")
 ATTENTION = ("num_heads", "num_key_value_heads", "batch_size")
 KINDS = {
     "gemm": Kind(GEMM, "gemm__{}__*", "gemm_dtype", ("n", "k"), 5),
@@ -59,9 +60,10 @@ KINDS = {
     "prefill": Kind(PREFILL, "attention__{}__*context*", "attn_dtype", ATTENTION, 4),
     "decode": Kind(DECODE, "attention__{}__*generation*", "attn_dtype", ATTENTION, 4),
     "single": Kind(DECODE, "attention__{}__*generation*", "attn_dtype", ATTENTION, 4),
-    "experts": Kind(
-        EXPERTS, "moe__{}__*__moe_perf*", "moe_dtype", ("hidden_size", "inter_size", "topk", "num_experts"), 4
-    ),
+    **{
+        name: Kind(EXPERTS, "moe__{}__*__moe_perf*", "moe_dtype", ("hidden_size", "inter_size", "topk", "num_experts"), 4)
+        for name in EXPERT_KINDS
+    },
     "narrow-prefill": Kind(PREFILL, "attention__{}__*context*", "attn_dtype", ATTENTION, 4),
     "narrow-decode": Kind(DECODE, "attention__{}__*generation*", "attn_dtype", ATTENTION, 4),
     "collective": Kind(COLLECTIVE, "comm__{}__*", "", ("message_size",), 3),
@@ -87,7 +89,7 @@ class Bench:
             raise SystemExit(
                 f"no row of {framework} on {device} can be timed: {', '.join(lost) or 'the tables are empty'}"
             )
-        calibration = general(find_calibration(machine))
+        calibration = general(find_calibration(machine), engine.family)
         impossible = beats_light(speed_of_light(rows, machine, engine, family, calibration), kept, machine, family)
         if impossible.any():
             kept, kernels, _ = prepare(kept[~impossible], machine, engine, family)
@@ -126,7 +128,7 @@ STEP = {
     "gemm": ("m",), "narrow": ("m",), "expanding": ("m",),
     "prefill": ("batch_size", "isl", "step"), "decode": ("batch_size", "isl", "step"),
     "single": ("batch_size", "isl", "step"), "narrow-prefill": ("batch_size", "isl", "step"),
-    "narrow-decode": ("batch_size", "isl", "step"), "experts": ("num_tokens",), "collective": ("message_size",),
+    "narrow-decode": ("batch_size", "isl", "step"), **dict.fromkeys(EXPERT_KINDS, ("num_tokens",)), "collective": ("message_size",),
 }  # fmt: skip
 """Columns of a row's step."""
 PER_SEQUENCE = ("prefill", "decode", "single", "narrow-prefill", "narrow-decode")
@@ -196,6 +198,8 @@ def run(options: argparse.Namespace) -> Values:
     for device, tables in zip(options.device, options.tables, strict=True):
         for framework in options.framework:
             rows = read_rows(tables, framework, options.kind, options.dtype, options.cache)
+            if options.kernel:
+                rows = rows[rows["kernel_source"].str.contains(options.kernel, regex=False)]
             if options.op:
                 rows = rows[rows["op_name"] == options.op]
             engine = "tensorrt-llm" if framework == "nccl" else framework
@@ -233,6 +237,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--dtype", default="bfloat16", help="as the tables name it")
     command.add_argument("--cache", default="bfloat16", help="of keys and values, as the tables name it")
     command.add_argument("--op", help="only rows of this `op_name`")
+    command.add_argument("--kernel", help="only rows whose `kernel_source` contains this")
     command.add_argument(
         "--rows", type=int, default=1500, help="rows to fit of each table, drawn from those not held out"
     )

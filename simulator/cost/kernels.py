@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 from simulator.cost.attention import decode_attention, prefill_attention
+from simulator.cost.experts import grouped_gemm, rank_load, touched_share
 from simulator.cost.layout import (
     ALL_GATHER,
     ALL_REDUCE,
@@ -28,6 +29,7 @@ from simulator.cost.layout import (
     REDUCE_SCATTER,
     SCAN,
     SINGLE,
+    TILES,
     USUAL,
     Efficiency,
     Floats,
@@ -38,21 +40,6 @@ from simulator.cost.layout import (
 )
 from simulator.cost.smooth import soft_maximum
 
-TILES = (
-    (256.0, 128.0),
-    (128.0, 256.0),
-    (192.0, 128.0),
-    (128.0, 128.0),
-    (64.0, 256.0),
-    (128.0, 64.0),
-    (64.0, 128.0),
-    (64.0, 64.0),
-    (32.0, 128.0),
-    (32.0, 64.0),
-    (16.0, 128.0),
-    (16.0, 64.0),
-)
-"""Output tiles [m, n] that GEMM libraries choose from, where the unit's largest tile admits them."""
 SPLITS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 """Parts of the summed dimension that work side by side (split-K)."""
 
@@ -293,6 +280,8 @@ def op_on_unit(
     The soft maximum of compute, of the memories and of the cache. GEMM: the cheaper of the tiled and the matrix-vector
     kernel. Attention: `simulator.cost.attention`.
     """
+    if op.carried != 1.0 and eff.experts[int(op.kernel)].unsorted > 0.0:
+        activation *= op.carried
     spill = uncached(unit, activation)
     passes = 1.0
     if unit.reuse_rows > 0.0 and op.kind == GEMM:
@@ -314,13 +303,14 @@ def op_on_unit(
         load = 1.0
         compute_share = eff.gemm_compute
         stream_share = 1.0
+        routed = eff.experts[int(op.kernel)]
         if op.experts > 0.0:
-            tokens = rows / op.top_k
-            active = op.groups * (1.0 - (1.0 - min(1.0, op.top_k / op.experts)) ** tokens)
-            floor_s += eff.experts.floor_s
-            load = max(1.0, op.experts / op.groups) ** eff.experts.skew
-            compute_share *= eff.experts.compute
-            stream_share = eff.experts.bandwidth
+            active *= touched_share(op, rows)
+            load = rank_load(op, rows)
+            floor_s += routed.floor_s + routed.expert_s * active
+            stream_share = routed.bandwidth / eff.gemm_bandwidth
+            if routed.passes > 0.0:
+                floor_s += routed.passes * activation / bandwidth[at + home(place, len(times))]
         if op.rounded > 0.0:
             floor_s += rounding_time(op, rows, unit, bandwidth[at + home(place, len(times))], eff.rounding)
         m = rows * load / max(1.0, active)
@@ -329,13 +319,18 @@ def op_on_unit(
             dequantize_s = eff.dequantize * op.dequantized * active / op.groups / unit.vector_flop_per_s
         record[R_LAUNCH] = floor_s
         if unit.reuse_rows > 0.0:
+            if op.experts > 0.0:
+                compute_share *= routed.compute
             compute = flops * load / (rate * compute_share) + dequantize_s
             record[R_COMPUTE] = compute
             return floor_s + soft_maximum(compute, memory_s / (eff.gemv_bandwidth * stream_share), 0.0, eff.sharpness)
         stream = eff.gemm_bandwidth * stream_share * (eff.wide_bandwidth if op.weight_bytes > 2.0 else 1.0)
-        time, compute, feed = tiled_gemm(
-            m, op, active, unit, rate * compute_share, eff, memory_s / stream, dequantize_s
-        )
+        if op.experts > 0.0:
+            time, compute, feed = grouped_gemm(rows, op, unit, rate * compute_share, eff, routed, memory_s / stream)
+        else:
+            time, compute, feed = tiled_gemm(
+                m, op, active, unit, rate * compute_share, eff, memory_s / stream, dequantize_s
+            )
         cache_s = feed
         repeats = math.ceil(m / eff.gemv_rows)
         if repeats <= 4.0:

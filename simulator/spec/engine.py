@@ -205,17 +205,43 @@ class RoundingEfficiency(Spec):
     """Share of the memory bandwidth at which it reads 16 and writes 8 bits per element."""
 
 
-class ExpertsEfficiency(Spec):
-    """Grouped products of routed experts, against plain ones."""
+class GroupedEfficiency(Spec):
+    """Grouped products of routed experts in one number format, against plain ones."""
 
     floor: Time
     """Further time of one grouped product: tokens are sorted by expert and brought back."""
     compute: Fraction
-    """Share of the plain product's rate."""
+    """Share of the plain product's rate, which in 8 bits is that of 16 bits, scaled by the peaks."""
     bandwidth: Fraction
-    """Share of the plain product's memory bandwidth."""
-    skew: Fraction
-    """The fullest of p ranks that divide the experts gets p^skew times the mean load."""
+    """Share of the memory bandwidth at which the weights of many experts stream."""
+    core_bandwidth: Count | None = None
+    """As that of `gemm`, which holds where it is not given."""
+    least_rows: Count | None = None
+    """Fewest rows of a tile, to which each expert's rows are padded; default 16."""
+    most_rows: Count | None = None
+    """Most rows of a tile; default: as plain products."""
+    passes: Count | None = None
+    """How often passes of their own (sorting, rounding, scaling) move the product's input and output; default 0."""
+    expert: Time | None = None
+    """Further time of one grouped product for each expert that has rows: offsets summed, tiles and descriptors looked up."""
+    dequantize: Count | None = None
+    """As that of the calibration, for each tile anew."""
+    unsorted: bool = False
+    """Rows are found by index and stay in buffers of all tokens and choices: no pass sorts them, but activations and sums go
+    over the choices of other ranks' experts too."""
+
+
+class ExpertsEfficiency(GroupedEfficiency):
+    """Grouped products of routed experts: in 16 bits, and in other formats where those are other kernels."""
+
+    narrow: GroupedEfficiency | None = None
+    """In 8 bits; without it as in 16, at the share `narrow_compute`."""
+    scaled: GroupedEfficiency | None = None
+    """In 8 bits with scales by groups; without it as in 16, at the share `scaled_compute`."""
+    packed: GroupedEfficiency | None = None
+    """Weights of integers that are expanded to 16 bits; as in 16 bits where it is not given."""
+    floats: GroupedEfficiency | None = None
+    """Weights of floats of 4 or 8 bits that are expanded to 16; as in 16 bits where it is not given."""
 
 
 class LibraryEfficiency(Spec):
