@@ -67,6 +67,7 @@ KINDS = {
     "narrow-prefill": Kind(PREFILL, "attention__{}__*context*", "attn_dtype", ATTENTION, 4),
     "narrow-decode": Kind(DECODE, "attention__{}__*generation*", "attn_dtype", ATTENTION, 4),
     "collective": Kind(COLLECTIVE, "comm__{}__*", "", ("message_size",), 3),
+    "library": Kind(COLLECTIVE, "comm__{}__*", "", ("message_size",), 3),
 }
 
 
@@ -128,7 +129,7 @@ STEP = {
     "gemm": ("m",), "narrow": ("m",), "expanding": ("m",),
     "prefill": ("batch_size", "isl", "step"), "decode": ("batch_size", "isl", "step"),
     "single": ("batch_size", "isl", "step"), "narrow-prefill": ("batch_size", "isl", "step"),
-    "narrow-decode": ("batch_size", "isl", "step"), **dict.fromkeys(EXPERT_KINDS, ("num_tokens",)), "collective": ("message_size",),
+    "narrow-decode": ("batch_size", "isl", "step"), **dict.fromkeys(EXPERT_KINDS, ("num_tokens",)), "collective": ("message_size",), "library": ("message_size",),
 }  # fmt: skip
 """Columns of a row's step."""
 PER_SEQUENCE = ("prefill", "decode", "single", "narrow-prefill", "narrow-decode")

@@ -71,6 +71,7 @@ def _experts(name: str) -> tuple[Knob, ...]:
         Knob(f"{name}.core_bandwidth", 0.3, 8.0),
         Knob(f"{name}.passes", 0.01, 10.0),
         Knob(f"{name}.expert", 0.0, 1e-6, "ns"),
+        Knob(f"{name}.sort", 0.0, 1e-5, "ns"),
     )
 
 
@@ -103,7 +104,20 @@ KNOBS: dict[str, tuple[Knob, ...]] = {
     "scaled-experts": _experts("experts.scaled"),
     "packed-experts": (*_experts("experts.packed"), Knob("experts.packed.dequantize", 0.1, 40.0)),
     "float-experts": (*_experts("experts.floats"), Knob("experts.floats.dequantize", 0.1, 40.0)),
-    "collective": (Knob("link_latency", 1e-6, 4e-5, "us"), Knob("link_bandwidth", 0.2, 1.0)),
+    "collective": (
+        Knob("all_reduce.latency", 1e-6, 2e-5, "us"),
+        Knob("all_reduce.rank", 0.0, 4e-6, "ns"),
+        Knob("all_reduce.direct", 0.1, 1.0),
+        Knob("all_reduce.second", 0.0, 2e-5, "us"),
+        Knob("all_reduce.bandwidth", 0.2, 1.0),
+    ),
+    "library": (
+        Knob("library.latency", 1e-6, 2e-5, "us"),
+        Knob("library.hop", 0.0, 1e-5, "us"),
+        Knob("library.quick", 0.05, 1.0),
+        Knob("library.slow", 0.0, 2e-5, "us"),
+        Knob("library.bandwidth", 0.2, 1.0),
+    ),
 }
 """Kind of kernel -> what its fit may change."""
 

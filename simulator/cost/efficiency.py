@@ -180,7 +180,7 @@ IDEAL = Efficiency(*([1.0] * len(Efficiency._fields)))._replace(  # type: ignore
     prefill=(_PREFILL,) * 2,
     decode=(_DECODE,) * 3,
     rounding=RoundingRow(0.0, 0.0, 1.0),
-    experts=(ExpertsRow(0.0, 1.0, 1.0, 1e9, 1.0, 1e9, 0.0, 0.0, 0.0, 0.0),) * NUM_EXPERTS,
+    experts=(ExpertsRow(0.0, 1.0, 1.0, 1e9, 1.0, 1e9, *[0.0] * 5),) * NUM_EXPERTS,
     sharpness=100,
     dequantize=0,
 )
@@ -288,6 +288,7 @@ def _experts(
             most_rows=used.most_rows.value if used.most_rows else 1e9,
             passes=used.passes.value if used.passes else 0.0,
             expert_s=used.expert.value if used.expert else 0.0,
+            sort_s=used.sort.value if used.sort else 0.0,
             dequantize=(used.dequantize or own.dequantize or calibration.dequantize).value,
             unsorted=1.0 if used.unsorted else 0.0,
         )

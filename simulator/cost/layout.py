@@ -106,7 +106,8 @@ class OpRow(NamedTuple):
     """Ranks that divide the experts."""
     carried: float
     """How much of a routed elementwise op's traffic is left where rows are not sorted by expert, but stay where token and
-    choice put them: nothing of sorting them, that of other ranks' choices too of what follows."""
+    choice put them: nothing of sorting them, that of other ranks' choices too of what follows. Of a grouped product, the
+    choices that are looked through over those that fall on this rank."""
     kernel: float
     """Row of `Efficiency.experts`."""
     heads: float
@@ -211,6 +212,7 @@ class ExpertsRow(NamedTuple):
     most_rows: float
     passes: float
     expert_s: float
+    sort_s: float
     dequantize: float
     unsorted: float
     """1 if rows stay in place (`OpRow.carried`)."""
@@ -270,6 +272,21 @@ class LinkRow(NamedTuple):
     one_shot: float
     ring: float
     """1 if only neighbours are joined."""
+    rank_s: float = 0.0
+    """What each rank beyond two adds to the latency of kernels made for all-reduce."""
+    direct_bytes_per_s: float = 0.0
+    """Rate at which a rank reads the whole messages of all others; 0: `bytes_per_s`."""
+    second_s: float = -1.0
+    """Latency of the second exchange of two-shot all-reduce; below 0: that of the first."""
+    library_bytes_per_s: float = 0.0
+    """Of a general library's protocol for large messages; 0 without one."""
+    library_latency_s: float = 0.0
+    hop_s: float = 0.0
+    """Each step around the ring, in the protocol for small messages."""
+    quick_bytes_per_s: float = 0.0
+    """Rate of that protocol."""
+    slow_s: float = 0.0
+    """What each step takes longer in the protocol for large messages."""
 
 
 class HostRow(NamedTuple):

@@ -251,7 +251,7 @@ def _rounded(op: Op, input_bytes: float) -> float:
 
 
 def _carried(op: Op) -> float:
-    if op.routing is None or op.kind == "gemm":
+    if op.routing is None:
         return 1.0
     return 0.0 if _label(op) == "permute" else op.routing.seen
 

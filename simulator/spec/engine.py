@@ -224,6 +224,8 @@ class GroupedEfficiency(Spec):
     """How often passes of their own (sorting, rounding, scaling) move the product's input and output; default 0."""
     expert: Time | None = None
     """Further time of one grouped product for each expert that has rows: offsets summed, tiles and descriptors looked up."""
+    sort: Time | None = None
+    """Further time of one grouped product for each doubling of the choices that are sorted by expert."""
     dequantize: Count | None = None
     """As that of the calibration, for each tile anew."""
     unsorted: bool = False
@@ -245,12 +247,33 @@ class ExpertsEfficiency(GroupedEfficiency):
 
 
 class LibraryEfficiency(Spec):
-    """Collectives of a general library."""
+    """Collectives of a general library, around a ring of ranks in one of two protocols, whichever is faster."""
 
     latency: Time
-    """One collective of a tiny message."""
+    """One collective of a tiny message, without its steps."""
     bandwidth: Fraction
-    """Share of a link's bandwidth."""
+    """Share of a link's bandwidth that large messages reach."""
+    hop: Time
+    """One step around the ring with tiny messages: each rank waits for its neighbour."""
+    quick: Fraction
+    """Share of a link's bandwidth of the protocol for small messages, which sends flags along with the data."""
+    slow: Time
+    """What a step takes longer in the protocol for large messages."""
+
+
+class AllReduceEfficiency(Spec):
+    """Kernels made for all-reduce among ranks that reach one another's memory."""
+
+    latency: Time
+    """A tiny message between two ranks."""
+    rank: Time
+    """What each further rank adds."""
+    direct: Fraction
+    """Share of a link's bandwidth at which a rank reads the whole messages of all others (one-shot)."""
+    second: Time
+    """The second exchange of the two-shot form, in which each rank sums its part and then reads the others'."""
+    bandwidth: Fraction
+    """Share of a link's bandwidth of the two-shot form."""
 
 
 class EngineEfficiency(Spec):
@@ -261,6 +284,7 @@ class EngineEfficiency(Spec):
     launch: Time | None = None
     rounding: RoundingEfficiency | None = None
     experts: ExpertsEfficiency | None = None
+    all_reduce: AllReduceEfficiency | None = None
     narrow_compute: Fraction | None = None
     """As that of `gemm`."""
     tuned: bool = True
@@ -328,7 +352,9 @@ class Calibration(Spec):
     """Share of a link's bandwidth that collectives reach."""
     link_latency: Time | None = None
     """One collective of a tiny message, where that takes longer than the link's own latency."""
+    all_reduce: AllReduceEfficiency | None = None
+    """Kernels of engines that bring their own for all-reduce; without it both forms have `link_latency` and `link_bandwidth`."""
     library: LibraryEfficiency | None = None
-    """Collectives other than all-reduce, where a general library does them; as all-reduce where nothing is stated."""
+    """Collectives other than all-reduce, and all-reduce where it is faster; as all-reduce where nothing is stated."""
     saturating_share: Fraction
     """Share of the cores that is enough to saturate the memory bandwidth."""

@@ -160,6 +160,7 @@ def calibrations(draw: st.DrawFn) -> Knobs:
             "bandwidth": draw(share()),
             "least_rows": draw(st.sampled_from([1, 64, 128])),
             "passes": draw(st.sampled_from([0.01, 1.5])),
+            "sort": draw(st.sampled_from(["0 ns", "800 ns"])),
             "expert": draw(st.sampled_from(["0 ns", "200 ns"])),
             "unsorted": draw(st.booleans()),
         },
