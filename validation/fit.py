@@ -61,7 +61,9 @@ KINDS = {
     "decode": Kind(DECODE, "attention__{}__*generation*", "attn_dtype", ATTENTION, 4),
     "single": Kind(DECODE, "attention__{}__*generation*", "attn_dtype", ATTENTION, 4),
     **{
-        name: Kind(EXPERTS, "moe__{}__*__moe_perf*", "moe_dtype", ("hidden_size", "inter_size", "topk", "num_experts"), 4)
+        name: Kind(
+            EXPERTS, "moe__{}__*__moe_perf*", "moe_dtype", ("hidden_size", "inter_size", "topk", "num_experts"), 4
+        )
         for name in EXPERT_KINDS
     },
     "narrow-prefill": Kind(PREFILL, "attention__{}__*context*", "attn_dtype", ATTENTION, 4),
@@ -129,7 +131,8 @@ STEP = {
     "gemm": ("m",), "narrow": ("m",), "expanding": ("m",),
     "prefill": ("batch_size", "isl", "step"), "decode": ("batch_size", "isl", "step"),
     "single": ("batch_size", "isl", "step"), "narrow-prefill": ("batch_size", "isl", "step"),
-    "narrow-decode": ("batch_size", "isl", "step"), **dict.fromkeys(EXPERT_KINDS, ("num_tokens",)), "collective": ("message_size",), "library": ("message_size",),
+    "narrow-decode": ("batch_size", "isl", "step"), **dict.fromkeys(EXPERT_KINDS, ("num_tokens",)),
+    "collective": ("message_size",), "library": ("message_size",),
 }  # fmt: skip
 """Columns of a row's step."""
 PER_SEQUENCE = ("prefill", "decode", "single", "narrow-prefill", "narrow-decode")

@@ -293,7 +293,13 @@ def _experts(
             unsorted=1.0 if used.unsorted else 0.0,
         )
 
-    return (row(None, 1.0), row(spec.narrow, narrow), row(spec.scaled, scaled), row(spec.packed, 1.0), row(spec.floats, 1.0))
+    return (
+        row(None, 1.0),
+        row(spec.narrow, narrow),
+        row(spec.scaled, scaled),
+        row(spec.packed, 1.0),
+        row(spec.floats, 1.0),
+    )
 
 
 def unsplit(found: Efficiency) -> Efficiency:

@@ -353,7 +353,7 @@ class Calibration(Spec):
     link_latency: Time | None = None
     """One collective of a tiny message, where that takes longer than the link's own latency."""
     all_reduce: AllReduceEfficiency | None = None
-    """Kernels of engines that bring their own for all-reduce; without it both forms have `link_latency` and `link_bandwidth`."""
+    """Kernels of engines that bring their own for all-reduce; default: both forms have `link_latency`, `link_bandwidth`."""
     library: LibraryEfficiency | None = None
     """Collectives other than all-reduce, and all-reduce where it is faster; as all-reduce where nothing is stated."""
     saturating_share: Fraction

@@ -146,9 +146,7 @@ def _shard_experts(op: Op, parallelism: Parallelism) -> Op:
 def _local(routing: Routing, ep: int, seen: float) -> Routing:
     """The routing that one of `ep` ranks sees: its experts, each reached by a token as likely as before."""
     experts = routing.experts // ep
-    return replace(
-        routing, experts=experts, top_k=routing.top_k * experts / routing.experts, ranks=ep, seen=seen
-    )
+    return replace(routing, experts=experts, top_k=routing.top_k * experts / routing.experts, ranks=ep, seen=seen)
 
 
 def _shard_tensor(tensor: Tensor, share: float, kv_share: float) -> Tensor:
