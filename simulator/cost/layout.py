@@ -67,19 +67,9 @@ V_CYCLE, V_TTFT, V_TPOT, V_STEP, V_DECODE, V_PROMPT, V_SHARE, V_JOULES, V_FAILED
 
 
 TILES = (
-    (256.0, 128.0),
-    (128.0, 256.0),
-    (192.0, 128.0),
-    (128.0, 128.0),
-    (64.0, 256.0),
-    (128.0, 64.0),
-    (64.0, 128.0),
-    (64.0, 64.0),
-    (32.0, 128.0),
-    (32.0, 64.0),
-    (16.0, 128.0),
-    (16.0, 64.0),
-)
+    (256.0, 128.0), (128.0, 256.0), (192.0, 128.0), (128.0, 128.0), (64.0, 256.0), (128.0, 64.0),
+    (64.0, 128.0), (64.0, 64.0), (32.0, 128.0), (32.0, 64.0), (16.0, 128.0), (16.0, 64.0),
+)  # fmt: skip
 """Output tiles [m, n] that GEMM libraries choose from, where the unit's largest tile admits them."""
 NARROW_BYTES = 1.5
 """Elements of fewer bytes are narrow: 8 bits and their share of scales."""

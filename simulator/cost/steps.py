@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from simulator.cost.collective import collective_time
 from simulator.cost.experts import touched_share
-from simulator.cost.kernels import attended_pairs, collective_time, op_on_unit, quantity, read_context
+from simulator.cost.kernels import attended_pairs, op_on_unit, quantity, read_context
 from simulator.cost.layout import (
     ACTIVATION_BYTES,
     ALL_REDUCE,

@@ -16,18 +16,12 @@ from simulator.cost.layout import (
     ACTIVATION_BYTES,
     CACHE_BYTES,
     COLLECTIVES,
-    FLOAT_EXPERTS,
     FLOPS,
-    GEMM,
     KINDS,
-    NARROW_EXPERTS,
     NUM_AMOUNTS,
-    PACKED_EXPERTS,
     PHASES,
-    PLAIN,
     R_MEMORY,
     ROWS,
-    SCALED_EXPERTS,
     WEIGHT_BYTES,
     Efficiency,
     LinkRow,
@@ -36,8 +30,9 @@ from simulator.cost.layout import (
     UnitRow,
 )
 from simulator.cost.links import link_rows
+from simulator.cost.routed import carried, expert_kernel, of_experts
 from simulator.errors import UnsupportedError
-from simulator.graph.op import BITS, Graph, Op, Tensor
+from simulator.graph.op import BITS, Graph, Op
 from simulator.graph.step import ZERO, Amount
 from simulator.mapping.machine import Machine, Unit
 from simulator.spec.engine import Calibration
@@ -93,7 +88,7 @@ def build_table(
     ideal = engine.ideal
     return Table(
         ops=ops,
-        rows=_of_experts([_op_row(op, engine, parts, machine, efficiency.dequantize) for op in ops]),
+        rows=of_experts([_op_row(op, engine, parts, machine, efficiency.dequantize) for op in ops]),
         all=list(range(len(ops))),
         dense=[position for position, op in enumerate(ops) if not _contextual(op)],
         attending=[position for position, op in enumerate(ops) if _contextual(op)],
@@ -118,17 +113,6 @@ def build_table(
         ),
         parts=parts,
     )
-
-
-def _of_experts(rows: list[OpRow]) -> list[OpRow]:
-    """The rows with what belongs to routed experts under the kernel of the last grouped product, or of the next one."""
-    gemms = [position for position, row in enumerate(rows) if row.experts and row.kind == GEMM]
-    found = list(rows)
-    for position, row in enumerate(rows):
-        if row.experts and row.kind != GEMM and gemms:
-            near = min(gemms, key=lambda at: abs(at - position))
-            found[position] = row._replace(kernel=rows[near].kernel)
-    return found
 
 
 def is_kernel(op: Op, engine: Engine) -> bool:
@@ -218,8 +202,8 @@ def _op_row(op: Op, engine: Engine, parts: tuple[str, ...], machine: Machine, us
         top_k=float(op.routing.top_k) if op.routing else 0.0,
         exponent=op.routing.exponent if op.routing else 0.0,
         ranks=float(op.routing.ranks) if op.routing else 1.0,
-        carried=_carried(op),
-        kernel=float(_expert_kernel(op, input_bytes, narrow)) if op.routing and op.kind == "gemm" else 0.0,
+        carried=carried(op, _label(op)),
+        kernel=float(expert_kernel(op, input_bytes, narrow)) if op.routing and op.kind == "gemm" else 0.0,
         heads=float(op.heads),
         kv_heads=float(op.kv_heads),
         element_bytes=input_bytes,
@@ -248,21 +232,6 @@ def _rounded(op: Op, input_bytes: float) -> float:
     if op.kind != "gemm" or op.routing or input_bytes > 1.0:
         return 0.0
     return 2.0 if any(t.role == "weight" and t.overhead_bits for t in op.tensors) else 1.0
-
-
-def _carried(op: Op) -> float:
-    if op.routing is None:
-        return 1.0
-    return 0.0 if _label(op) == "permute" else op.routing.seen
-
-
-def _expert_kernel(op: Op, input_bytes: float, narrow: list[Tensor]) -> int:
-    """The row of `Efficiency.experts` for what a grouped product multiplies."""
-    if narrow:
-        return FLOAT_EXPERTS if all(t.dtype.startswith("fp") for t in narrow) else PACKED_EXPERTS
-    if input_bytes > 1.0:
-        return PLAIN
-    return SCALED_EXPERTS if any(t.role == "weight" and t.overhead_bits for t in op.tensors) else NARROW_EXPERTS
 
 
 def _amounts(op: Op) -> list[Amount]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
+from simulator.cost.collective import collective_time, library_time
 from simulator.cost.experts import moment, rank_load, row_tiles, touched_share
-from simulator.cost.kernels import collective_time, library_time
 from simulator.cost.layout import ALL_GATHER, ALL_REDUCE, COLLECTIVE, LinkRow, OpRow
 
 BASE = OpRow(*[0.0] * len(OpRow._fields))
@@ -65,7 +67,7 @@ def test_more_tokens_never_fill_fewer_tiles() -> None:
             rows = float(tokens)
             load = rank_load(op, rows)
             counts.append(row_tiles(op, rows, 32.0 * touched_share(op, rows), load, 64.0))
-        assert all(b >= a * (1 - 1e-12) for a, b in zip(counts, counts[1:], strict=False)), exponent
+        assert all(b >= a * (1 - 1e-12) for a, b in pairwise(counts)), exponent
 
 
 def test_a_library_takes_the_cheaper_protocol_and_one_step_per_rank() -> None:
