@@ -26,11 +26,11 @@ from validation.timing import Kernels, beats_light, prepare, speed_of_light
 CLASSES = (0, 4, 16, 64, 256, 1024, 4096, 16384, np.inf)
 """Bounds of the size classes of the report: rows of a GEMM, positions per sequence, tokens of a routed layer, KiB."""
 LARGEST_GROUP = 32.0
-"""Query heads per KV head that one kernel serves; beyond, libraries read the cache again or fall back to others."""
-OTHER_KERNELS = ("triton", "vllm_flash_attn_fa4", "sglang_flashinfer_cutlass_moe")
+"""Query heads per KV head that one kernel serves; beyond, libraries fall back to others."""
+OTHER_KERNELS = ("triton", "vllm_flash_attn_fa4")
 """Kernels that a framework takes for few shapes only, and that follow no common law with its usual ones."""
 
-MOST_RANKS = 8
+MOST_RANKS = 64
 """Ranks that divide the experts; beyond, kernels walk through the tokens of all ranks and the load of one is in doubt."""
 
 Rows = pd.DataFrame
@@ -51,6 +51,7 @@ class Kind:
     """One shape in so many is held out."""
 
 
+EXPERT_KINDS = ("experts", "narrow-experts", "scaled-experts", "packed-experts", "float-experts")
 ATTENTION = ("num_heads", "num_key_value_heads", "batch_size")
 KINDS = {
     "gemm": Kind(GEMM, "gemm__{}__*", "gemm_dtype", ("n", "k"), 5),
@@ -59,14 +60,18 @@ KINDS = {
     "prefill": Kind(PREFILL, "attention__{}__*context*", "attn_dtype", ATTENTION, 4),
     "decode": Kind(DECODE, "attention__{}__*generation*", "attn_dtype", ATTENTION, 4),
     "single": Kind(DECODE, "attention__{}__*generation*", "attn_dtype", ATTENTION, 4),
-    "experts": Kind(
-        EXPERTS, "moe__{}__*__moe_perf*", "moe_dtype", ("hidden_size", "inter_size", "topk", "num_experts"), 4
-    ),
+    **{
+        name: Kind(
+            EXPERTS, "moe__{}__*__moe_perf*", "moe_dtype", ("hidden_size", "inter_size", "topk", "num_experts"), 4
+        )
+        for name in EXPERT_KINDS
+    },
     "narrow-prefill": Kind(PREFILL, "attention__{}__*context*", "attn_dtype", ATTENTION, 4),
     "narrow-decode": Kind(DECODE, "attention__{}__*generation*", "attn_dtype", ATTENTION, 4),
     "latent": Kind(MLA_DECODE, "mla__{}__*generation_mla_perf*", "mla_dtype", ("num_heads", "batch_size"), 4),
     "narrow-latent": Kind(MLA_DECODE, "mla__{}__*generation_mla_perf*", "mla_dtype", ("num_heads", "batch_size"), 4),
     "collective": Kind(COLLECTIVE, "comm__{}__*", "", ("message_size",), 3),
+    "library": Kind(COLLECTIVE, "comm__{}__*", "", ("message_size",), 3),
 }
 
 
@@ -89,7 +94,7 @@ class Bench:
             raise SystemExit(
                 f"no row of {framework} on {device} can be timed: {', '.join(lost) or 'the tables are empty'}"
             )
-        calibration = general(find_calibration(machine), engine.name)
+        calibration = general(find_calibration(machine), engine.family)
         impossible = beats_light(speed_of_light(rows, machine, engine, family, calibration), kept, machine, family)
         if impossible.any():
             kept, kernels, _ = prepare(kept[~impossible], machine, engine, family)
@@ -134,7 +139,8 @@ STEP = {
     "prefill": ("batch_size", "isl", "step"), "decode": ("batch_size", "isl", "step"),
     "single": ("batch_size", "isl", "step"), "narrow-prefill": ("batch_size", "isl", "step"),
     "narrow-decode": ("batch_size", "isl", "step"), "latent": ("batch_size", "isl", "step"),
-    "narrow-latent": ("batch_size", "isl", "step"), "experts": ("num_tokens",), "collective": ("message_size",),
+    "narrow-latent": ("batch_size", "isl", "step"), **dict.fromkeys(EXPERT_KINDS, ("num_tokens",)),
+    "collective": ("message_size",), "library": ("message_size",),
 }  # fmt: skip
 """Columns of a row's step."""
 PER_SEQUENCE = ("prefill", "decode", "single", "narrow-prefill", "narrow-decode", "latent", "narrow-latent")
@@ -206,7 +212,9 @@ def run(options: argparse.Namespace) -> Values:
     for device, tables in zip(options.device, options.tables, strict=True):
         for framework in options.framework:
             engine = "tensorrt-llm" if framework == "nccl" else framework
-            rows = read_rows(tables, framework, options.kind, options.dtype, options.cache, _apart(device, engine))
+            rows = read_rows(tables, framework, options.kind, options.dtype, options.cache, apart(device, engine))
+            if options.kernel:
+                rows = rows[rows["kernel_source"].str.contains(options.kernel, regex=False)]
             if options.op:
                 rows = rows[rows["op_name"] == options.op]
             train = rows[~rows["held_out"]]
@@ -232,7 +240,7 @@ def run(options: argparse.Namespace) -> Values:
     return values
 
 
-def _apart(device: str, framework: str) -> bool:
+def apart(device: str, framework: str) -> bool:
     """Whether the engine's calibration knows a kernel for single heads that grouped ones may fall back to."""
     calibration = general(find_calibration(load_machine(device)), load_engine(framework).name)
     return calibration.attention.decode.least_blocks is not None
@@ -250,6 +258,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--dtype", default="bfloat16", help="as the tables name it")
     command.add_argument("--cache", default="bfloat16", help="of keys and values, as the tables name it")
     command.add_argument("--op", help="only rows of this `op_name`")
+    command.add_argument("--kernel", help="only rows whose `kernel_source` contains this")
     command.add_argument(
         "--rows", type=int, default=1500, help="rows to fit of each table, drawn from those not held out"
     )

@@ -21,7 +21,7 @@ from simulator.spec.engine import Calibration
 from simulator.spec.interval import Tag
 from validation.score import score, score_by
 from validation.shapes import COLLECTIVE, DECODE, Family, Numbers, family_of
-from validation.timing import beats_light, prepare, speed_of_light
+from validation.timing import beats_light, prepare, speed_of_light, untuned
 from validation.torch_shapes import torch_family
 
 KEYS = ("hardware", "framework", "op", "dtype")
@@ -101,11 +101,13 @@ def compare(
             timed = part[part["latency"] > 0.0]
             if len(timed) < len(part):
                 unresolved[SKIPPED["zero"]] += len(part) - len(timed)
-            if len(timed):
-                frame, lost = _predicted(timed, str(device), str(framework), family, calibrate, baseline)
-                unresolved.update(lost)
-                if len(frame):
-                    found.append(frame.assign(table=name))
+            alone = untuned(timed)
+            for piece in (timed[~alone], timed[alone]):
+                if len(piece):
+                    frame, lost = _predicted(piece, str(device), str(framework), family, calibrate, baseline)
+                    unresolved.update(lost)
+                    if len(frame):
+                        found.append(frame.assign(table=name))
         if progress is not None:
             progress(done, count)
     rows = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(ROW))

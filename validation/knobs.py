@@ -71,6 +71,18 @@ def _prefill(name: str) -> tuple[Knob, ...]:
     )
 
 
+def _experts(name: str) -> tuple[Knob, ...]:
+    return (
+        Knob(f"{name}.floor", 0.0, 30e-6, "us"),
+        Knob(f"{name}.compute", 0.1, 1.0),
+        Knob(f"{name}.bandwidth", 0.2, 1.0),
+        Knob(f"{name}.core_bandwidth", 0.3, 8.0),
+        Knob(f"{name}.passes", 0.01, 10.0),
+        Knob(f"{name}.expert", 0.0, 1e-6, "ns"),
+        Knob(f"{name}.sort", 0.0, 1e-5, "ns"),
+    )
+
+
 KNOBS: dict[str, tuple[Knob, ...]] = {
     "gemm": (
         Knob("gemm.compute", 0.5, 1.0),
@@ -97,13 +109,25 @@ KNOBS: dict[str, tuple[Knob, ...]] = {
     "latent": _decode("latent"),
     "narrow-latent": _decode("narrow_latent"),
     "single": _decode("single", Knob("attention.single.most_splits", 1.0, 64.0)),
-    "experts": (
-        Knob("experts.floor", 0.0, 30e-6, "us"),
-        Knob("experts.compute", 0.2, 1.0),
-        Knob("experts.bandwidth", 0.3, 1.0),
-        Knob("experts.skew", 0.0, 0.5),
+    "experts": _experts("experts"),
+    "narrow-experts": _experts("experts.narrow"),
+    "scaled-experts": _experts("experts.scaled"),
+    "packed-experts": (*_experts("experts.packed"), Knob("experts.packed.dequantize", 0.1, 40.0)),
+    "float-experts": (*_experts("experts.floats"), Knob("experts.floats.dequantize", 0.1, 40.0)),
+    "collective": (
+        Knob("all_reduce.latency", 1e-6, 2e-5, "us"),
+        Knob("all_reduce.rank", 0.0, 4e-6, "ns"),
+        Knob("all_reduce.direct", 0.1, 1.0),
+        Knob("all_reduce.second", 0.0, 2e-5, "us"),
+        Knob("all_reduce.bandwidth", 0.2, 1.0),
     ),
-    "collective": (Knob("link_latency", 1e-6, 4e-5, "us"), Knob("link_bandwidth", 0.2, 1.0)),
+    "library": (
+        Knob("library.latency", 1e-6, 2e-5, "us"),
+        Knob("library.hop", 0.0, 1e-5, "us"),
+        Knob("library.quick", 0.05, 1.0),
+        Knob("library.slow", 0.0, 2e-5, "us"),
+        Knob("library.bandwidth", 0.2, 1.0),
+    ),
 }
 """Kind of kernel -> what its fit may change."""
 
@@ -111,7 +135,8 @@ KNOBS: dict[str, tuple[Knob, ...]] = {
 def general(calibration: Calibration, engine: str = "") -> Calibration:
     """The calibration with its general values for every engine (but for how libraries choose), and single heads apart.
 
-    With an engine's name, attention is that of the engine: what a fit starts from, and facts that it leaves as they are.
+    With an engine's name, attention and experts are those of the engine, if it has some: what a fit starts from, and facts
+    (such as which rows its kernels carry along) that it leaves as they are.
     """
     own = calibration.engines.get(engine)
     attention = (own.attention if own else None) or calibration.attention
@@ -125,11 +150,15 @@ def general(calibration: Calibration, engine: str = "") -> Calibration:
     attention = attention.model_copy(
         update={name: found for name, found in stands_in.items() if getattr(attention, name) is None}
     )
+    experts = own.experts if own and own.experts else calibration.experts
+    experts = experts.model_copy(
+        update={name: experts for name in ("narrow", "scaled", "packed", "floats") if getattr(experts, name) is None}
+    )
     engines = {
         name: EngineEfficiency(tuned=own.tuned, narrow_tuned=own.narrow_tuned, scaled_tuned=own.scaled_tuned)
         for name, own in calibration.engines.items()
     }
-    return calibration.model_copy(update={"attention": attention, "engines": engines})
+    return calibration.model_copy(update={"attention": attention, "experts": experts, "engines": engines})
 
 
 def changed(calibration: Calibration, values: Mapping[str, float]) -> Calibration:

@@ -123,9 +123,23 @@ def _experts(shape: Shape) -> list[Op]:
     sizes = int(shape["num_experts"]), int(shape["topk"]), int(shape["inter_size"])
     part = MixtureOfExperts(*sizes, gated=sizes not in UNGATED)
     ops = [op for op in expert_ops(part, int(shape["hidden_size"]), "bf16") if op.name.startswith(EXPERT_KERNELS)]
+    exponent = _exponent(str(shape.get("distribution") or ""))
+    ops = [replace(op, routing=replace(op.routing, exponent=exponent)) if op.routing else op for op in ops]
     ranks = int(shape["moe_ep_size"])
     division = Parallelism(tp=int(shape["moe_tp_size"]) * ranks, ep=ranks)
     return list(shard(Graph("kernel", tuple(_quantized(ops, str(shape["moe_dtype"])))), division).ops)
+
+
+def _exponent(distribution: str) -> float:
+    """`Routing.exponent` of a stated distribution of tokens among experts; each token for itself where none is stated."""
+    if not distribution:
+        return 0.0
+    if distribution == "balanced":
+        return -1.0
+    name, _, exponent = distribution.rpartition("_")
+    if name != "power_law":
+        raise ValueError(f"distribution of tokens '{distribution}'")
+    return float(exponent)
 
 
 def _latent(shape: Shape, chosen: str | None) -> list[Op]:
@@ -183,7 +197,7 @@ DECODE = Family("attention_decode", "attn_dtype", ATTENTION_SHAPE, _attention, _
 EXPERTS = Family(
     "moe",
     "moe_dtype",
-    ("hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size", "moe_dtype"),
+    ("hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size", "moe_dtype", "distribution"),
     _experts,
     _flat("num_tokens"),
     lambda t: _column(t, "num_tokens"),

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from simulator.cost.compiled import KERNELS, compile_modules
-from simulator.cost.efficiency import Engine, efficiency, find_calibration, load_engine
+from simulator.cost.efficiency import Engine, efficiency, find_calibration, load_engine, own_efficiency
 from simulator.cost.layout import NUM_STATIC, HostRow, LinkRow, Scratch, Tables, UnitRow
 from simulator.cost.links import link_rows
 from simulator.cost.table import as_arrays, build_table, compiled_efficiency, unit_rows
@@ -40,10 +40,24 @@ pay it, so that it is no part of the model."""
 PROFILED_S = {"trt_flow_": 6e-6}
 """How the name of a table's kernel begins -> what its time holds besides the kernel: the profiler of TensorRT times layers
 in ticks of 1.024 us, and the smallest of them took 8.2 us where the same product without it took 2.5."""
+UNTUNED = ("vllm_modeloptfp8moe_flashinfer_cutlass_flashinferexperts", "sglang_flashinfer_cutlass_moe")
+"""Grouped products of FlashInfer whose calls were timed without the search for the fastest variant that engines run as they
+start: the library's first variant, with tiles of 128 rows however few an expert has. Times do not depend on the tokens up
+to 128 per expert, and are 4 times those of TensorRT-LLM, from which these kernels come."""
+FIRST_VARIANT = {
+    "floor": 8e-6, "compute": 0.11, "core_bandwidth": 6.0, "least_rows": 128.0, "most_rows": 128.0, "passes": 1.0,
+}  # fmt: skip
+"""What that variant reaches: its tiles, and their share of the rate of plain products; found on the shapes that
+`validation.fit` does not hold out."""
+EAGER_S = {"vLLM_custom_eager": 20e-6, "SGLang_CustomAllReduce_eager": 30e-6}
+"""All-reduce called one by one, not in a graph: what the host took to issue a call, whatever its size. Outside a graph the
+message is also copied to memory that the other ranks can reach."""
 SUSTAINED_S = 1e-3
 """Kernels from this time on were run for long enough to meet the power limit; shorter ones ended before it acted.
 The tables show it: SGLang's bf16 GEMMs on an H100 reach 764 TFLOP/s at 0.2 to 0.5 ms and 703 from 2 ms on, where those that
 an H200 ran for a second, at its limit, reach 673 and 712. It says how the tables were made, as `ISSUED_S` does."""
+ELEMENT_BYTES = 2.0
+"""Of the messages of `EAGER_S`."""
 SLACK = 0.1
 """Clocks above the datasheet's and rounding."""
 
@@ -59,10 +73,11 @@ class Kernels:
         first: Any,
         last: Any,
         steps: Numbers,
-        tool: tuple[Numbers, Numbers],
+        tool: tuple[Numbers, Numbers, Numbers],
+        untuned: bool = False,
     ) -> None:
-        self.machine, self.engine = machine, engine
-        self._issued_s, self._profiled_s = tool
+        self.machine, self.engine, self.untuned = machine, engine, untuned
+        self._issued_s, self._profiled_s, self._copied_bytes = tool
         calibration = find_calibration(machine)
         rates = efficiency(machine, engine, calibration)
         table = build_table(Graph("kernels", tuple(ops)), machine, engine, rates, calibration)
@@ -96,6 +111,8 @@ class Kernels:
 
     def seconds(self, calibration: Calibration) -> Numbers:
         """Seconds of every row as the tool of its table would time it; -1 where no unit can run it."""
+        if self.untuned and not self.engine.ideal:
+            calibration = first_variant(calibration, self.engine)
         units = unit_rows(self.machine, self.engine, calibration)
         links = link_rows(self._ops, self.machine, self.engine, calibration)
         tables = self._tables._replace(
@@ -110,7 +127,9 @@ class Kernels:
             compute_clock=calibration.compute_clock.value if calibration.compute_clock else 1.0
         )
         found = np.where(found >= SUSTAINED_S, self._timed(tables._replace(power=power)), found)
-        return np.where(found > 0.0, np.maximum(found + self._profiled_s, self._issued_s), found)
+        home = next(memory for memory in self.machine.memories if memory.kind == "main")
+        copied_s = 2.0 * self._copied_bytes / (home.bytes_per_s * calibration.elementwise_bandwidth.value)
+        return np.where(found > 0.0, np.maximum(found + self._profiled_s + copied_s, self._issued_s), found)
 
     def _timed(self, tables: Tables) -> Numbers:
         found = np.empty(len(self._first))
@@ -150,17 +169,42 @@ def prepare(
     if not len(table):
         return table, None, lost
     steps = np.column_stack(family.step(table))
-    return table, Kernels(machine, engine, ops, first[which], last[which], steps, tool_times(table)), lost
+    plain = not untuned(table).all()
+    return table, Kernels(machine, engine, ops, first[which], last[which], steps, tool_times(table), not plain), lost
 
 
-def tool_times(table: pd.DataFrame) -> tuple[Numbers, Numbers]:
-    """Seconds that the host took to issue each row's call, and that its profiler added; 0 with graphs and without one."""
+def untuned(table: pd.DataFrame) -> pd.Series:
+    """Which rows are of kernels that were not tuned before they were timed."""
     if "kernel_source" not in table.columns:
-        return np.zeros(len(table)), np.zeros(len(table))
+        return pd.Series(False, index=table.index)
+    return table["kernel_source"].isin(UNTUNED)
+
+
+def first_variant(calibration: Calibration, engine: Engine) -> Calibration:
+    """The calibration with grouped products of an engine as `UNTUNED` kernels do them."""
+    own = own_efficiency(engine, calibration)
+    usual = own.experts or calibration.experts
+    number = usual.compute
+    values = {name: replace(number, value=value) for name, value in FIRST_VARIANT.items()}
+    plain = usual.model_copy(update={**values, "unsorted": False})
+    found = plain.model_copy(update={"narrow": plain})
+    engines = {**calibration.engines, engine.name: own.model_copy(update={"experts": found})}
+    return calibration.model_copy(update={"engines": engines})
+
+
+def tool_times(table: pd.DataFrame) -> tuple[Numbers, Numbers, Numbers]:
+    """Seconds that the host took to issue each row's call, that its profiler added, and bytes that were copied for it."""
+    if "kernel_source" not in table.columns:
+        return np.zeros(len(table)), np.zeros(len(table)), np.zeros(len(table))
     names = table["kernel_source"].astype(str)
     added = {name: s for name in names.unique() for start, s in PROFILED_S.items() if name.startswith(start)}
-    issued_s, profiled_s = (np.asarray(names.map(known).fillna(0.0), dtype=np.float64) for known in (ISSUED_S, added))
-    return issued_s, profiled_s
+    issued_s, profiled_s = (
+        np.asarray(names.map(known).fillna(0.0), dtype=np.float64) for known in (ISSUED_S | EAGER_S, added)
+    )
+    copied_bytes = np.zeros(len(table))
+    if "message_size" in table.columns:
+        copied_bytes = np.where(names.isin(EAGER_S), ELEMENT_BYTES * table["message_size"].to_numpy(np.float64), 0.0)
+    return issued_s, profiled_s, copied_bytes
 
 
 def speed_of_light(

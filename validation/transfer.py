@@ -36,10 +36,12 @@ from validation.quantities import measured
 from validation.rows import Unresolved, resolve_row
 from validation.tables import KERNELS
 
-KINDS: dict[str, tuple[str, ...]] = {"gemm": ("vllm", "trtllm", "sglang"), "collective": ("vllm",)}
+KINDS: dict[str, tuple[str, ...]] = {"gemm": ("vllm", "trtllm", "sglang")}
 """What is fitted for all engines, and the frameworks whose tables it is fitted on."""
-OWN = ("prefill", "decode", "single")
+OWN = ("prefill", "decode", "single", "collective", "narrow", "narrow-prefill", "narrow-decode")
 """What is fitted for each engine."""
+FORMATS = {"narrow": ("fp8", "bfloat16"), "narrow-prefill": ("fp8", "fp8"), "narrow-decode": ("bfloat16", "fp8")}
+"""Kind -> number format and that of the cache, where they are not bfloat16, as the tables name them."""
 FRAMEWORKS = {"vllm": "vllm", "tensorrt-llm": "trtllm", "sglang": "sglang"}
 """Engine -> framework of its tables."""
 TABLES = {"a100-sxm4-80gb": "a100_sxm", "h100-sxm5-80gb": "h100_sxm", "h200-sxm-141gb": "h200_sxm"}
@@ -86,10 +88,15 @@ class HeldOut:
 
 
 def fitted(devices: Sequence[str], kind: str, frameworks: Sequence[str], iterations: int = 20) -> Values:
-    """Parameters of one kind of kernel fitted on the devices' shipped tables together, dotted key -> SI value."""
+    """Parameters of one kind of kernel fitted on the devices' shipped tables together, dotted key -> SI value; none where
+    no table of theirs has such kernels."""
+    dtype, cache = FORMATS.get(kind, ("bfloat16", "bfloat16"))
+    devices = [device for device in devices if all(_measured(device, name, kind, dtype, cache) for name in frameworks)]
+    if not devices:
+        return {}
     folders = [KERNELS / TABLES[device] for device in devices]
     command = [kind, "--device", *devices, "--framework", *frameworks, "--iterations", str(iterations), "--rows", "800"]
-    command += ["--tables", *map(str, folders)]
+    command += ["--dtype", dtype, "--cache", cache, "--tables", *map(str, folders)]
 
     def run() -> dict[str, float]:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -98,6 +105,15 @@ def fitted(devices: Sequence[str], kind: str, frameworks: Sequence[str], iterati
 
     sizes = [f"{path.name}:{path.stat().st_size}" for folder in folders for path in sorted(folder.glob("*.parquet"))]
     return _stored("fit", [*command[: command.index("--tables")], *sizes, _sources(), _specs()], run)
+
+
+def _measured(device: str, framework: str, kind: str, dtype: str, cache: str) -> bool:
+    """Whether the device's tables hold rows that a fit may use: of shapes that are not held out."""
+    try:
+        rows = fit.read_rows(KERNELS / TABLES[device], framework, kind, dtype, cache, fit.apart(device, framework))
+    except SystemExit:
+        return False
+    return not bool(rows["held_out"].all())
 
 
 def calibration_from(donors: Sequence[str], name: str) -> Calibration:
@@ -113,8 +129,14 @@ def calibration_from(donors: Sequence[str], name: str) -> Calibration:
         for kind in OWN:
             of_engine |= fitted(donors, kind, (framework,))
         own = engines.get(engine, EngineEfficiency())
+        found = changed(shared, of_engine)
         attention = changed(general(base, engine), of_engine).attention
-        engines[engine] = own.model_copy(update={"attention": attention})
+        kept: dict[str, Any] = {"attention": attention, "all_reduce": found.all_reduce}
+        if "gemm.narrow_compute" in of_engine:
+            kept |= {"narrow_compute": found.gemm.narrow_compute, "rounding": found.rounding}
+        else:  # what the donor's file holds for such kernels was found on other devices
+            kept |= {"narrow_compute": None, "scaled_compute": None, "rounding": None}
+        engines[engine] = own.model_copy(update=kept)
     attention = engines["vllm"].attention or shared.attention
     return shared.model_copy(update={"name": name, "tag": "transferred", "engines": engines, "attention": attention})
 

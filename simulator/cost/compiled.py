@@ -21,9 +21,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from simulator.cost import attention, batches, kernels, layout, serving, smooth, steps
+from simulator.cost import attention, batches, collective, experts, kernels, layout, serving, smooth, steps
 
-KERNELS = (smooth, attention, kernels)
+KERNELS = (smooth, attention, collective, experts, kernels)
 """What times one op, in the order of use."""
 
 

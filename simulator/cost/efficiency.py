@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from simulator import catalog
-from simulator.cost.layout import DecodeRow, Efficiency, ExpertsRow, PrefillRow, RoundingRow
+from simulator.cost.layout import NUM_EXPERTS, DecodeRow, Efficiency, ExpertsRow, PrefillRow, RoundingRow
 from simulator.errors import Problem, SpecError, UnknownNameError
 from simulator.mapping.machine import Machine
 from simulator.spec.engine import (
@@ -19,6 +19,9 @@ from simulator.spec.engine import (
     DecodeEfficiency,
     EngineEfficiency,
     EngineSpec,
+    ExpertsEfficiency,
+    GemmEfficiency,
+    GroupedEfficiency,
     PrefillEfficiency,
     Release,
 )
@@ -188,7 +191,7 @@ IDEAL = Efficiency(*([1.0] * len(Efficiency._fields)))._replace(  # type: ignore
     prefill=(_PREFILL,) * 2,
     decode=(_DECODE,) * 5,
     rounding=RoundingRow(0.0, 0.0, 1.0),
-    experts=ExpertsRow(0.0, 1.0, 1.0, 0.0),
+    experts=(ExpertsRow(0.0, 1.0, 1.0, 1e9, 1.0, 1e9, *[0.0] * 5),) * NUM_EXPERTS,
     sharpness=100,
     dequantize=0,
 )
@@ -249,7 +252,7 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
             )
         ),
         rounding=RoundingRow(rounding.floor.value, rounding.row.value, rounding.bandwidth.value * bandwidth),
-        experts=ExpertsRow(experts.floor.value, experts.compute.value, experts.bandwidth.value, experts.skew.value),
+        experts=_experts(experts, gemm, own, calibration, bandwidth),
         elementwise_bandwidth=calibration.elementwise_bandwidth.value * bandwidth,
         scan_compute=calibration.scan_compute.value * compute,
         cache_bandwidth=calibration.cache_bandwidth.value,
@@ -308,6 +311,38 @@ def _decode(spec: DecodeEfficiency, bandwidth: float, slower: float, clock_hz: f
         regroup_s=spec.regroup.value * slower if spec.regroup else 0.0,
         convert=spec.convert.value if spec.convert else 0.0,
         least_blocks=spec.least_blocks.value if spec.least_blocks else -1.0,
+    )
+
+
+def _experts(
+    spec: ExpertsEfficiency, gemm: GemmEfficiency, own: EngineEfficiency, calibration: Calibration, factor: float
+) -> tuple[ExpertsRow, ...]:
+    """The rows by number format; the plain one, at the narrow product's share of compute, where one is not given."""
+    narrow = (own.narrow_compute or gemm.narrow_compute).value
+    scaled = own.scaled_compute.value if own.scaled_compute else narrow
+
+    def row(found: GroupedEfficiency | None, share: float) -> ExpertsRow:
+        used = found or spec
+        return ExpertsRow(
+            floor_s=used.floor.value,
+            compute=used.compute.value * (1.0 if found else share),
+            bandwidth=used.bandwidth.value * factor,
+            core_bandwidth=(used.core_bandwidth or gemm.core_bandwidth).value,
+            least_rows=used.least_rows.value if used.least_rows else 16.0,
+            most_rows=used.most_rows.value if used.most_rows else 1e9,
+            passes=used.passes.value if used.passes else 0.0,
+            expert_s=used.expert.value if used.expert else 0.0,
+            sort_s=used.sort.value if used.sort else 0.0,
+            dequantize=(used.dequantize or own.dequantize or calibration.dequantize).value,
+            unsorted=1.0 if used.unsorted else 0.0,
+        )
+
+    return (
+        row(None, 1.0),
+        row(spec.narrow, narrow),
+        row(spec.scaled, scaled),
+        row(spec.packed, 1.0),
+        row(spec.floats, 1.0),
     )
 
 

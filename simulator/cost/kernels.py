@@ -1,4 +1,4 @@
-"""The time of one op on one unit, and of one collective: the arithmetic that every prediction ends in.
+"""The time of one op on one unit: the arithmetic that every prediction ends in.
 
 Plain scalar functions in the subset of Python that Numba compiles: interpreted for a single prediction, compiled for
 loops and sweeps (`simulator.cost.compiled`). Times are monotone: more rows or context never makes an op faster, more
@@ -10,10 +10,8 @@ from __future__ import annotations
 import math
 
 from simulator.cost.attention import decode_attention, prefill_attention
+from simulator.cost.experts import grouped_gemm, rank_load, touched_share
 from simulator.cost.layout import (
-    ALL_GATHER,
-    ALL_REDUCE,
-    ALL_TO_ALL,
     ATTENTION,
     DECODE,
     GEMM,
@@ -25,33 +23,17 @@ from simulator.cost.layout import (
     R_CACHE,
     R_COMPUTE,
     R_LAUNCH,
-    REDUCE_SCATTER,
     SCAN,
+    TILES,
     USUAL,
     Efficiency,
     Floats,
-    LinkRow,
     OpRow,
     RoundingRow,
     UnitRow,
 )
 from simulator.cost.smooth import soft_maximum
 
-TILES = (
-    (256.0, 128.0),
-    (128.0, 256.0),
-    (192.0, 128.0),
-    (128.0, 128.0),
-    (64.0, 256.0),
-    (128.0, 64.0),
-    (64.0, 128.0),
-    (64.0, 64.0),
-    (32.0, 128.0),
-    (32.0, 64.0),
-    (16.0, 128.0),
-    (16.0, 64.0),
-)
-"""Output tiles [m, n] that GEMM libraries choose from, where the unit's largest tile admits them."""
 SPLITS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 """Parts of the summed dimension that work side by side (split-K)."""
 
@@ -240,37 +222,6 @@ def rounding_time(op: OpRow, rows: float, unit: UnitRow, bandwidth: float, row: 
     return floor_s + rows * row.row_s / unit.cores + 3.0 * rows * op.k / (bandwidth * row.bandwidth)
 
 
-def collective_time(op: OpRow, link: LinkRow, message: float, ideal: float) -> float:
-    """Alpha-beta time of a collective over p ranks whose full message is `message` bytes per rank.
-
-    All-reduce: a ring (2 (p - 1) hops, 2 (p - 1) / p m / b), or, where every rank writes to every other at once, the
-    cheaper of one-shot (a, (p - 1) m / b) and two-shot (2 a, 2 (p - 1) / p m / b); all-gather and reduce-scatter:
-    (p - 1) / p m / b; all-to-all: the (p - 1) / p of the message that leaves; send: m / b. Ranks wait for the last of them
-    once, before the first hop.
-    """
-    ranks = op.groups
-    if ranks <= 1.0 or message <= 0.0:
-        return 0.0
-    if link.bytes_per_s <= 0.0:
-        return math.inf
-    latency = 0.0 if ideal > 0.0 else link.latency_s
-    wait = 0.0 if ideal > 0.0 else link.wait_s
-    away = (ranks - 1.0) / ranks
-    hop = latency * 0.5
-    if op.collective == ALL_REDUCE:
-        moved = 2.0 * away * message
-        if 0.0 < link.large_bytes < message and ideal <= 0.0:
-            moved /= link.large_share
-        streamed = (moved + link.half_bandwidth_bytes) / link.bytes_per_s
-        if link.one_shot > 0.0:
-            return wait + min(2.0 * latency + streamed, latency + (ranks - 1.0) * message / link.bytes_per_s)
-        return wait + latency + hop * 2.0 * (ranks - 2.0) + streamed
-    if op.collective == ALL_GATHER or op.collective == REDUCE_SCATTER or op.collective == ALL_TO_ALL:
-        hops = ranks - 2.0 if link.ring > 0.0 else 0.0
-        return wait + latency + hop * hops + (away * message + link.half_bandwidth_bytes) / link.bytes_per_s
-    return wait + latency + message / link.bytes_per_s
-
-
 def op_on_unit(
     op: OpRow,
     rows: float,
@@ -297,6 +248,8 @@ def op_on_unit(
     The soft maximum of compute, of the memories and of the cache. GEMM: the cheaper of the tiled and the matrix-vector
     kernel. Attention: `simulator.cost.attention`; `held` positions of each sequence are cached, a window reads fewer.
     """
+    if op.carried != 1.0 and op.kind != GEMM and eff.experts[int(op.kernel)].unsorted > 0.0:
+        activation *= op.carried
     spill = uncached(unit, activation)
     passes = 1.0
     if unit.reuse_rows > 0.0 and op.kind == GEMM:
@@ -318,13 +271,14 @@ def op_on_unit(
         load = 1.0
         compute_share = eff.gemm_compute
         stream_share = 1.0
+        routed = eff.experts[int(op.kernel)]
         if op.experts > 0.0:
-            tokens = rows / op.top_k
-            active = op.groups * (1.0 - (1.0 - min(1.0, op.top_k / op.experts)) ** tokens)
-            floor_s += eff.experts.floor_s
-            load = max(1.0, op.experts / op.groups) ** eff.experts.skew
-            compute_share *= eff.experts.compute
-            stream_share = eff.experts.bandwidth
+            active *= touched_share(op, rows)
+            load = rank_load(op, rows)
+            floor_s += routed.floor_s + routed.expert_s * active + routed.sort_s * math.log2(1.0 + rows * op.carried)
+            stream_share = routed.bandwidth / eff.gemm_bandwidth
+            if routed.passes > 0.0:
+                floor_s += routed.passes * activation / bandwidth[at + home(place, len(times))]
         if op.rounded > 0.0:
             floor_s += rounding_time(op, rows, unit, bandwidth[at + home(place, len(times))], eff.rounding)
         m = rows * load / max(1.0, active)
@@ -333,13 +287,18 @@ def op_on_unit(
             dequantize_s = eff.dequantize * op.dequantized * active / op.groups / unit.vector_flop_per_s
         record[R_LAUNCH] = floor_s
         if unit.reuse_rows > 0.0:
+            if op.experts > 0.0:
+                compute_share *= routed.compute
             compute = flops * load / (rate * compute_share) + dequantize_s
             record[R_COMPUTE] = compute
             return floor_s + soft_maximum(compute, memory_s / (eff.gemv_bandwidth * stream_share), 0.0, eff.sharpness)
         stream = eff.gemm_bandwidth * stream_share * (eff.wide_bandwidth if op.weight_bytes > 2.0 else 1.0)
-        time, compute, feed = tiled_gemm(
-            m, op, active, unit, rate * compute_share, eff, memory_s / stream, dequantize_s
-        )
+        if op.experts > 0.0:
+            time, compute, feed = grouped_gemm(rows, op, unit, rate * compute_share, eff, routed, memory_s / stream)
+        else:
+            time, compute, feed = tiled_gemm(
+                m, op, active, unit, rate * compute_share, eff, memory_s / stream, dequantize_s
+            )
         cache_s = feed
         repeats = math.ceil(m / eff.gemv_rows)
         if repeats <= 4.0:

@@ -66,6 +66,11 @@ S_TTFT, S_TPOT, S_PREFILL_J, S_STEP_J, S_FAILED, S_PREFILL_DEVICE, S_STEP_DEVICE
 V_CYCLE, V_TTFT, V_TPOT, V_STEP, V_DECODE, V_PROMPT, V_SHARE, V_JOULES, V_FAILED, NUM_SERVED = range(10)
 
 
+TILES = (
+    (256.0, 128.0), (128.0, 256.0), (192.0, 128.0), (128.0, 128.0), (64.0, 256.0), (128.0, 64.0),
+    (64.0, 128.0), (64.0, 64.0), (32.0, 128.0), (32.0, 64.0), (16.0, 128.0), (16.0, 64.0),
+)  # fmt: skip
+"""Output tiles [m, n] that GEMM libraries choose from, where the unit's largest tile admits them."""
 NARROW_BYTES = 1.5
 """Elements of fewer bytes are narrow: 8 bits and their share of scales."""
 Floats = Any
@@ -85,6 +90,16 @@ class OpRow(NamedTuple):
     """Independent GEMMs, or ranks of a collective."""
     experts: float
     top_k: float
+    exponent: float
+    """How the choices fall on experts (`simulator.graph.op.Routing.exponent`)."""
+    ranks: float
+    """Ranks that divide the experts."""
+    carried: float
+    """How much of a routed elementwise op's traffic is left where rows are not sorted by expert, but stay where token and
+    choice put them: nothing of sorting them, that of other ranks' choices too of what follows. Of a grouped product, the
+    choices that are looked through over those that fall on this rank."""
+    kernel: float
+    """Row of `Efficiency.experts`."""
     heads: float
     kv_heads: float
     element_bytes: float
@@ -195,17 +210,28 @@ class RoundingRow(NamedTuple):
 
 
 class ExpertsRow(NamedTuple):
-    """Grouped products of routed experts, against plain ones."""
+    """Grouped products of routed experts: `simulator.cost.experts.grouped_gemm`."""
 
     floor_s: float
     compute: float
     bandwidth: float
-    skew: float
+    core_bandwidth: float
+    least_rows: float
+    most_rows: float
+    passes: float
+    expert_s: float
+    sort_s: float
+    dequantize: float
+    unsorted: float
+    """1 if rows stay in place (`OpRow.carried`)."""
 
 
 # Rows of `Efficiency.prefill` and `Efficiency.decode`.
 USUAL, NARROW_PREFILL = range(2)
 SINGLE, NARROW_DECODE, LATENT, NARROW_LATENT = range(1, 5)
+# Rows of `Efficiency.experts`, by what is multiplied: 16 bits, 8 bits with one scale or with scales by groups, and weights
+# of integers or of floats that are expanded to 16 bits.
+PLAIN, NARROW_EXPERTS, SCALED_EXPERTS, PACKED_EXPERTS, FLOAT_EXPERTS, NUM_EXPERTS = range(6)
 
 
 class Efficiency(NamedTuple):
@@ -236,7 +262,8 @@ class Efficiency(NamedTuple):
     """Rows of DecodeRow: of the usual kernel, where every query head has a KV head of its own, with such a cache, over
     latents, and over latents in FP8."""
     rounding: RoundingRow
-    experts: ExpertsRow
+    experts: Any
+    """Rows of ExpertsRow, by number format (`OpRow.kernel`)."""
     elementwise_bandwidth: float
     scan_compute: float
     cache_bandwidth: float
@@ -262,6 +289,21 @@ class LinkRow(NamedTuple):
     large_bytes: float = 0.0
     """Messages of an all-reduce beyond this keep `large_share` of the bandwidth; 0 for no such limit."""
     large_share: float = 1.0
+    rank_s: float = 0.0
+    """What each rank beyond two adds to the latency of kernels made for all-reduce."""
+    direct_bytes_per_s: float = 0.0
+    """Rate at which a rank reads the whole messages of all others; 0: `bytes_per_s`."""
+    second_s: float = -1.0
+    """Latency of the second exchange of two-shot all-reduce; below 0: that of the first."""
+    library_bytes_per_s: float = 0.0
+    """Of a general library's protocol for large messages; 0 without one."""
+    library_latency_s: float = 0.0
+    hop_s: float = 0.0
+    """Each step around the ring, in the protocol for small messages."""
+    quick_bytes_per_s: float = 0.0
+    """Rate of that protocol."""
+    slow_s: float = 0.0
+    """What each step takes longer in the protocol for large messages."""
 
 
 class HostRow(NamedTuple):

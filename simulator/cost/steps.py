@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from simulator.cost.kernels import attended_pairs, collective_time, op_on_unit, quantity, read_context
+from simulator.cost.collective import collective_time
+from simulator.cost.experts import touched_share
+from simulator.cost.kernels import attended_pairs, op_on_unit, quantity, read_context
 from simulator.cost.layout import (
     ACTIVATION_BYTES,
     ALL_REDUCE,
@@ -130,7 +132,7 @@ def add_op(
     weight = quantity(t.amounts, at + WEIGHT_BYTES * NUM_FEATURES, tokens, sequences, sampled, pairs, context)
     cache = quantity(t.amounts, at + CACHE_BYTES * NUM_FEATURES, tokens, sequences, sampled, pairs, context)
     if op.experts > 0.0:
-        weight *= 1.0 - (1.0 - min(1.0, op.top_k / op.experts)) ** (rows / op.top_k)
+        weight *= touched_share(op, rows)
     query = rows / sequences if sequences > 0.0 else rows
     if op.kind == ATTENTION and op.source <= 0.0 and rows > tokens * (1.0 + 1e-9):
         # Counted in whole samples, each a sequence of a fixed number of tokens (images), and not in tokens.

@@ -30,6 +30,7 @@ from simulator.cost.layout import (
     UnitRow,
 )
 from simulator.cost.links import link_rows
+from simulator.cost.routed import carried, expert_kernel, of_experts
 from simulator.errors import UnsupportedError
 from simulator.graph.op import BITS, Graph, Op
 from simulator.graph.step import ZERO, Amount
@@ -90,7 +91,7 @@ def build_table(
     ideal = engine.ideal
     return Table(
         ops=ops,
-        rows=[_op_row(op, engine, parts, machine, efficiency.dequantize) for op in ops],
+        rows=of_experts([_op_row(op, engine, parts, machine, efficiency.dequantize) for op in ops]),
         all=list(range(len(ops))),
         dense=[position for position, op in enumerate(ops) if not _contextual(op)],
         attending=[position for position, op in enumerate(ops) if _contextual(op)],
@@ -203,6 +204,10 @@ def _op_row(op: Op, engine: Engine, parts: tuple[str, ...], machine: Machine, us
         groups=float(op.groups),
         experts=float(op.routing.experts) if op.routing else 0.0,
         top_k=float(op.routing.top_k) if op.routing else 0.0,
+        exponent=op.routing.exponent if op.routing else 0.0,
+        ranks=float(op.routing.ranks) if op.routing else 1.0,
+        carried=carried(op, _label(op)),
+        kernel=float(expert_kernel(op, input_bytes, narrow)) if op.routing and op.kind == "gemm" else 0.0,
         heads=float(op.heads),
         kv_heads=float(op.kv_heads),
         element_bytes=input_bytes,
@@ -375,7 +380,9 @@ def _records(rows: Sequence[Any]) -> Any:
 
 def compiled_efficiency(found: Efficiency) -> Efficiency:
     """The same with arrays of rows, for the compiled arithmetic."""
-    return found._replace(prefill=_records(found.prefill), decode=_records(found.decode))
+    return found._replace(
+        prefill=_records(found.prefill), decode=_records(found.decode), experts=_records(found.experts)
+    )
 
 
 def as_arrays(table: Table) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from simulator.cost.kernels import collective_time
+from simulator.cost.collective import collective_time
 from simulator.cost.layout import (
     ACTIVATION_BYTES,
     CACHE_BYTES,

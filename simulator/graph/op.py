@@ -82,6 +82,12 @@ class Routing:
 
     experts: int
     top_k: float
+    ranks: int = 1
+    """Ranks that divide the experts; `experts` and `top_k` are those of one."""
+    seen: float = 1.0
+    """Choices of the tokens that a rank has, over those of them that fall on its own experts."""
+    exponent: float = 0.0
+    """How choices fall: 0 each token for itself and all experts alike, -1 exactly even, above 0 by a power law."""
 
     def touched(self, tokens: float) -> float:
         """Expected number of distinct experts that `tokens` independent tokens reach: E (1 - (1 - k/E)^T).

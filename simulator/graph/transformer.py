@@ -278,7 +278,10 @@ def expert_ops(part: MixtureOfExperts, hidden: int, dtype: str) -> list[Op]:
     ops = [
         linear("router", TOKENS, choices, hidden, dtype=dtype, bias=part.router_bias, block="ffn"),
         _all_to_all("dispatch", hidden * top_k, dtype),
-        elementwise("permute", TOKENS, reads=hidden, writes=hidden * top_k, flops=0.0, dtype=dtype, block="ffn"),
+        replace(
+            elementwise("permute", TOKENS, reads=hidden, writes=hidden * top_k, flops=0.0, dtype=dtype, block="ffn"),
+            routing=routing,
+        ),
         linear(
             "experts_gate_up" if part.gated else "experts_up",
             routed,
@@ -291,16 +294,19 @@ def expert_ops(part: MixtureOfExperts, hidden: int, dtype: str) -> list[Op]:
             routing=routing,
             block="ffn",
         ),
-        elementwise(
-            "experts_activation",
-            routed,
-            reads=wide,
-            writes=part.intermediate,
-            flops=5.0 * part.intermediate,
-            dtype=dtype,
-            split=True,
-            block="ffn",
-            fused=True,
+        replace(
+            elementwise(
+                "experts_activation",
+                routed,
+                reads=wide,
+                writes=part.intermediate,
+                flops=5.0 * part.intermediate,
+                dtype=dtype,
+                split=True,
+                block="ffn",
+                fused=True,
+            ),
+            routing=routing,
         ),
         linear(
             "experts_down",
@@ -314,14 +320,17 @@ def expert_ops(part: MixtureOfExperts, hidden: int, dtype: str) -> list[Op]:
             routing=routing,
             block="ffn",
         ),
-        elementwise(
-            "combine",
-            TOKENS,
-            reads=hidden * top_k,
-            writes=hidden,
-            flops=2.0 * hidden * top_k,
-            dtype=dtype,
-            block="ffn",
+        replace(
+            elementwise(
+                "combine",
+                TOKENS,
+                reads=hidden * top_k,
+                writes=hidden,
+                flops=2.0 * hidden * top_k,
+                dtype=dtype,
+                block="ffn",
+            ),
+            routing=routing,
         ),
         _all_to_all("collect", hidden * top_k, dtype),
     ]

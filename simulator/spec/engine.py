@@ -256,26 +256,75 @@ class RoundingEfficiency(Spec):
     """Share of the memory bandwidth at which it reads 16 and writes 8 bits per element."""
 
 
-class ExpertsEfficiency(Spec):
-    """Grouped products of routed experts, against plain ones."""
+class GroupedEfficiency(Spec):
+    """Grouped products of routed experts in one number format, against plain ones."""
 
     floor: Time
     """Further time of one grouped product: tokens are sorted by expert and brought back."""
     compute: Fraction
-    """Share of the plain product's rate."""
+    """Share of the plain product's rate, which in 8 bits is that of 16 bits, scaled by the peaks."""
     bandwidth: Fraction
-    """Share of the plain product's memory bandwidth."""
-    skew: Fraction
-    """The fullest of p ranks that divide the experts gets p^skew times the mean load."""
+    """Share of the memory bandwidth at which the weights of many experts stream."""
+    core_bandwidth: Count | None = None
+    """As that of `gemm`, which holds where it is not given."""
+    least_rows: Count | None = None
+    """Fewest rows of a tile, to which each expert's rows are padded; default 16."""
+    most_rows: Count | None = None
+    """Most rows of a tile; default: as plain products."""
+    passes: Count | None = None
+    """How often passes of their own (sorting, rounding, scaling) move the product's input and output; default 0."""
+    expert: Time | None = None
+    """Further time of one grouped product for each expert that has rows: offsets summed, tiles and descriptors looked up."""
+    sort: Time | None = None
+    """Further time of one grouped product for each doubling of the choices that are sorted by expert."""
+    dequantize: Count | None = None
+    """As that of the calibration, for each tile anew."""
+    unsorted: bool = False
+    """Rows are found by index and stay in buffers of all tokens and choices: no pass sorts them, but activations and sums go
+    over the choices of other ranks' experts too."""
+
+
+class ExpertsEfficiency(GroupedEfficiency):
+    """Grouped products of routed experts: in 16 bits, and in other formats where those are other kernels."""
+
+    narrow: GroupedEfficiency | None = None
+    """In 8 bits; without it as in 16, at the share `narrow_compute`."""
+    scaled: GroupedEfficiency | None = None
+    """In 8 bits with scales by groups; without it as in 16, at the share `scaled_compute`."""
+    packed: GroupedEfficiency | None = None
+    """Weights of integers that are expanded to 16 bits; as in 16 bits where it is not given."""
+    floats: GroupedEfficiency | None = None
+    """Weights of floats of 4 or 8 bits that are expanded to 16; as in 16 bits where it is not given."""
 
 
 class LibraryEfficiency(Spec):
-    """Collectives of a general library."""
+    """Collectives of a general library, around a ring of ranks in one of two protocols, whichever is faster."""
 
     latency: Time
-    """One collective of a tiny message."""
+    """One collective of a tiny message, without its steps."""
     bandwidth: Fraction
-    """Share of a link's bandwidth."""
+    """Share of a link's bandwidth that large messages reach."""
+    hop: Time
+    """One step around the ring with tiny messages: each rank waits for its neighbour."""
+    quick: Fraction
+    """Share of a link's bandwidth of the protocol for small messages, which sends flags along with the data."""
+    slow: Time
+    """What a step takes longer in the protocol for large messages."""
+
+
+class AllReduceEfficiency(Spec):
+    """Kernels made for all-reduce among ranks that reach one another's memory."""
+
+    latency: Time
+    """A tiny message between two ranks."""
+    rank: Time
+    """What each further rank adds."""
+    direct: Fraction
+    """Share of a link's bandwidth at which a rank reads the whole messages of all others (one-shot)."""
+    second: Time
+    """The second exchange of the two-shot form, in which each rank sums its part and then reads the others'."""
+    bandwidth: Fraction
+    """Share of a link's bandwidth of the two-shot form."""
 
 
 class EngineEfficiency(Spec):
@@ -288,6 +337,7 @@ class EngineEfficiency(Spec):
     launch: Time | None = None
     rounding: RoundingEfficiency | None = None
     experts: ExpertsEfficiency | None = None
+    all_reduce: AllReduceEfficiency | None = None
     narrow_compute: Fraction | None = None
     """As that of `gemm`."""
     tuned: bool = True
@@ -359,7 +409,9 @@ class Calibration(Spec):
     """Share of a link's bandwidth that collectives reach."""
     link_latency: Time | None = None
     """One collective of a tiny message, where that takes longer than the link's own latency."""
+    all_reduce: AllReduceEfficiency | None = None
+    """Kernels of engines that bring their own for all-reduce; default: both forms have `link_latency`, `link_bandwidth`."""
     library: LibraryEfficiency | None = None
-    """Collectives other than all-reduce, where a general library does them; as all-reduce where nothing is stated."""
+    """Collectives other than all-reduce, and all-reduce where it is faster; as all-reduce where nothing is stated."""
     saturating_share: Fraction
     """Share of the cores that is enough to saturate the memory bandwidth."""

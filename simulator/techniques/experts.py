@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from simulator.graph.op import Graph, Op, Routing
+from simulator.graph.op import Graph, Op
 from simulator.techniques.registry import Factor, Fraction, Share, primitive
 from simulator.techniques.select import each
 
@@ -60,7 +60,7 @@ def choose(graph: Graph, *, share: Share) -> Graph:
 
     def change(op: Op) -> Iterable[Op]:
         assert op.routing is not None
-        routing = Routing(op.routing.experts, op.routing.top_k * share)
+        routing = replace(op.routing, top_k=op.routing.top_k * share)
         tensors = tuple(t.scaled(share) if t.role == "activation" else t for t in op.tensors)
         return [replace(op, routing=routing, rows=op.rows * share, flops=op.flops * share, tensors=tensors)]
 

@@ -139,14 +139,14 @@ def _shard_experts(op: Op, parallelism: Parallelism) -> Op:
         n=width[0],
         k=width[1],
         groups=max(1, op.groups // ep),
-        routing=Routing(routing.experts // ep, routing.top_k) if ep == 1 else _local(routing, ep),
+        routing=_local(routing, ep, ep / replicas),
     )
 
 
-def _local(routing: Routing, ep: int) -> Routing:
+def _local(routing: Routing, ep: int, seen: float) -> Routing:
     """The routing that one of `ep` ranks sees: its experts, each reached by a token as likely as before."""
     experts = routing.experts // ep
-    return Routing(experts, routing.top_k * experts / routing.experts)
+    return replace(routing, experts=experts, top_k=routing.top_k * experts / routing.experts, ranks=ep, seen=seen)
 
 
 def _shard_tensor(tensor: Tensor, share: float, kv_share: float) -> Tensor:

@@ -241,5 +241,5 @@ def _fewer_experts(op: Op, share: float) -> Op:
     count = max(1, round(op.routing.experts * share))
     scale = count / op.routing.experts
     tensors: tuple[Tensor, ...] = tuple(t.scaled(scale) if t.role == "weight" else t for t in op.tensors)
-    routing = Routing(count, min(float(count), op.routing.top_k))
+    routing = replace(op.routing, experts=count, top_k=min(float(count), op.routing.top_k))
     return replace(op, tensors=tensors, groups=max(1, round(op.groups * scale)), routing=routing)

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from simulator.cost import kernels
+from simulator.cost.collective import collective_time
 from simulator.cost.efficiency import IDEAL
 from simulator.cost.layout import (
     ALL_GATHER,
@@ -85,15 +86,15 @@ def test_large_all_reduce_moves_its_message_almost_twice() -> None:
     """2 (p - 1) / p m / b: the bandwidth-optimal bound of any all-reduce."""
     message = 4e9
     for ranks in (2, 4, 8, 64):
-        time = kernels.collective_time(collective(ALL_REDUCE, ranks), link(one_shot=1.0), message, 0.0)
+        time = collective_time(collective(ALL_REDUCE, ranks), link(one_shot=1.0), message, 0.0)
         assert time == pytest.approx(2 * (ranks - 1) / ranks * message / 300e9, rel=0.05)
 
 
 def test_small_all_reduce_takes_its_latency() -> None:
-    assert kernels.collective_time(collective(ALL_REDUCE, 8), link(one_shot=1.0), 1.0, 0.0) == pytest.approx(
+    assert collective_time(collective(ALL_REDUCE, 8), link(one_shot=1.0), 1.0, 0.0) == pytest.approx(
         4e-6, rel=1e-3
     )
-    assert kernels.collective_time(collective(ALL_REDUCE, 2), link(), 1.0, 0.0) == pytest.approx(4e-6, rel=1e-3)
+    assert collective_time(collective(ALL_REDUCE, 2), link(), 1.0, 0.0) == pytest.approx(4e-6, rel=1e-3)
 
 
 def test_ranks_wait_once_whatever_the_hops() -> None:
@@ -118,16 +119,16 @@ def test_an_all_reduce_beyond_the_fast_path_moves_at_a_share_of_the_bandwidth() 
 
 def test_collectives_cost_nothing_on_one_rank_or_without_a_message() -> None:
     for kind in (ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, SEND):
-        assert kernels.collective_time(collective(kind, 1), link(), 1e6, 0.0) == 0.0
-        assert kernels.collective_time(collective(kind, 8), link(), 0.0, 0.0) == 0.0
-        assert kernels.collective_time(collective(kind, 8), link(bytes_per_s=0.0), 1.0, 0.0) == math.inf
+        assert collective_time(collective(kind, 1), link(), 1e6, 0.0) == 0.0
+        assert collective_time(collective(kind, 8), link(), 0.0, 0.0) == 0.0
+        assert collective_time(collective(kind, 8), link(bytes_per_s=0.0), 1.0, 0.0) == math.inf
 
 
 def test_an_all_reduce_is_a_reduce_scatter_and_an_all_gather() -> None:
     message, ranks = 1e9, 8
-    whole = kernels.collective_time(collective(ALL_REDUCE, ranks), link(latency_s=0.0), message, 0.0)
+    whole = collective_time(collective(ALL_REDUCE, ranks), link(latency_s=0.0), message, 0.0)
     parts = sum(
-        kernels.collective_time(collective(kind, ranks), link(latency_s=0.0), message, 0.0)
+        collective_time(collective(kind, ranks), link(latency_s=0.0), message, 0.0)
         for kind in (REDUCE_SCATTER, ALL_GATHER)
     )
     assert whole == pytest.approx(parts)
@@ -137,7 +138,7 @@ def test_an_all_reduce_is_a_reduce_scatter_and_an_all_gather() -> None:
 @pytest.mark.parametrize("kind", [ALL_REDUCE, ALL_GATHER, ALL_TO_ALL, SEND])
 def test_collectives_grow_with_the_message(kind: int, ranks: int) -> None:
     sizes = [2.0**power for power in range(0, 36, 3)]
-    times = [kernels.collective_time(collective(kind, ranks), link(one_shot=1.0), size, 0.0) for size in sizes]
+    times = [collective_time(collective(kind, ranks), link(one_shot=1.0), size, 0.0) for size in sizes]
     assert times == sorted(times)
 
 

@@ -24,7 +24,6 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "sharpness": (1.0, 12.0),
     "softmax": (0.0, 400.0),
     "tail": (0.0, 2.0),
-    "skew": (0.0, 1.0),
     "vector_rows": (1.0, 16.0),
     "group_limit": (1.0, 1000.0),
 }
