@@ -91,9 +91,7 @@ def test_large_all_reduce_moves_its_message_almost_twice() -> None:
 
 
 def test_small_all_reduce_takes_its_latency() -> None:
-    assert collective_time(collective(ALL_REDUCE, 8), link(one_shot=1.0), 1.0, 0.0) == pytest.approx(
-        4e-6, rel=1e-3
-    )
+    assert collective_time(collective(ALL_REDUCE, 8), link(one_shot=1.0), 1.0, 0.0) == pytest.approx(4e-6, rel=1e-3)
     assert collective_time(collective(ALL_REDUCE, 2), link(), 1.0, 0.0) == pytest.approx(4e-6, rel=1e-3)
 
 
