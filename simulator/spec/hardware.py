@@ -116,6 +116,12 @@ class Timing(Spec):
     t_faw: Time | None = None
     t_refi: Time | None = None
     t_rfc: Time | None = None
+    """Of all banks at once."""
+    t_rfc_bank: Time | None = None
+    """Of one bank, where the memory refreshes banks one by one while the others work; then in place of `t_rfc`."""
+    t_rtw: Time | None = None
+    t_wtr: Time | None = None
+    """Data bus idle from a read to a write, and back."""
     t_read: Time | None = None
     """Flash array read (tR)."""
     t_program: Time | None = None
