@@ -245,8 +245,9 @@ def collective_time(op: OpRow, link: LinkRow, message: float, ideal: float) -> f
     """Alpha-beta time of a collective over p ranks whose full message is `message` bytes per rank.
 
     All-reduce: a ring (2 (p - 1) hops, 2 (p - 1) / p m / b), or, where every rank writes to every other at once, the
-    cheaper of one-shot (a, (p - 1) m / b) and two-shot (2 a, 2 (p - 1) / p m / b); all-gather and reduce-scatter:
-    (p - 1) / p m / b; all-to-all: the (p - 1) / p of the message that leaves; send: m / b.
+    cheaper of one-shot (a, (p - 1) m / b) and two-shot (2 a, 2 (p - 1) / p m / b); or, where the switch sums and
+    multicasts, (1 + 1 / p) m / b if that is faster: each rank sends its message and 1 / p of the sum; all-gather and
+    reduce-scatter: (p - 1) / p m / b; all-to-all: the (p - 1) / p of the message that leaves; send: m / b.
     """
     ranks = op.groups
     if ranks <= 1.0 or message <= 0.0:
@@ -260,8 +261,13 @@ def collective_time(op: OpRow, link: LinkRow, message: float, ideal: float) -> f
         moved = 2.0 * away * message
         streamed = (moved + link.half_bandwidth_bytes) / link.bytes_per_s
         if link.one_shot > 0.0:
-            return min(2.0 * latency + streamed, latency + (ranks - 1.0) * message / link.bytes_per_s)
-        return latency + hop * 2.0 * (ranks - 2.0) + streamed
+            time = min(2.0 * latency + streamed, latency + (ranks - 1.0) * message / link.bytes_per_s)
+        else:
+            time = latency + hop * 2.0 * (ranks - 2.0) + streamed
+        if link.switch_bytes_per_s > 0.0:
+            switched = 0.0 if ideal > 0.0 else link.switch_latency_s
+            time = min(time, switched + (1.0 + 1.0 / ranks) * message / link.switch_bytes_per_s)
+        return time
     if op.collective == ALL_GATHER or op.collective == REDUCE_SCATTER or op.collective == ALL_TO_ALL:
         hops = ranks - 2.0 if link.ring > 0.0 else 0.0
         return latency + hop * hops + (away * message + link.half_bandwidth_bytes) / link.bytes_per_s

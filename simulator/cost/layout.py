@@ -235,6 +235,9 @@ class LinkRow(NamedTuple):
     one_shot: float
     ring: float
     """1 if only neighbours are joined."""
+    switch_bytes_per_s: float
+    switch_latency_s: float
+    """Of all-reduces that the switch sums; 0 if it does not."""
 
 
 class HostRow(NamedTuple):

@@ -16,7 +16,7 @@ from simulator.spec.engine import Calibration
 
 def link_rows(ops: Sequence[Op], machine: Machine, engine: Engine, calibration: Calibration) -> list[LinkRow]:
     """The link of each op, with the calibrated share and latency; meaningful for collectives."""
-    return [_link_row(op, machine, engine, *_link_efficiency(op, engine, calibration)) for op in ops]
+    return [_link_row(op, machine, engine, calibration) for op in ops]
 
 
 def _link_efficiency(op: Op, engine: Engine, calibration: Calibration) -> tuple[float, float]:
@@ -29,10 +29,22 @@ def _link_efficiency(op: Op, engine: Engine, calibration: Calibration) -> tuple[
     return calibration.link_bandwidth.value, calibration.link_latency.value if calibration.link_latency else 0.0
 
 
-def _link_row(op: Op, machine: Machine, engine: Engine, share: float, latency_s: float) -> LinkRow:
+def _in_switch(link: Interconnect, engine: Engine, calibration: Calibration) -> tuple[float, float]:
+    """Rate and latency of all-reduces that the switch sums; zeros where it does not, or where nothing was measured."""
+    if not link.reduces:
+        return 0.0, 0.0
+    if engine.ideal:
+        return link.bytes_per_s, 0.0
+    found = calibration.in_switch
+    return (link.bytes_per_s * found.bandwidth.value, found.latency.value) if found else (0.0, 0.0)
+
+
+def _link_row(op: Op, machine: Machine, engine: Engine, calibration: Calibration) -> LinkRow:
     if op.kind != "collective":
-        return LinkRow(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        return LinkRow(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    share, latency_s = _link_efficiency(op, engine, calibration)
     link = machine.interconnect(op.groups) or Interconnect("none", 0.0, 0.0, 0.0, "switch", 1.0)
+    switch_bytes_per_s, switch_latency_s = _in_switch(link, engine, calibration)
     return LinkRow(
         bytes_per_s=link.bytes_per_s * share,
         latency_s=max(link.latency_s, latency_s) + engine.collective_wait_s,
@@ -40,4 +52,6 @@ def _link_row(op: Op, machine: Machine, engine: Engine, share: float, latency_s:
         joules_per_byte=link.joules_per_byte,
         one_shot=1.0 if (engine.one_shot or engine.ideal) and link.topology in ("switch", "mesh") else 0.0,
         ring=1.0 if link.topology in ("ring", "bus") else 0.0,
+        switch_bytes_per_s=switch_bytes_per_s,
+        switch_latency_s=switch_latency_s + (engine.collective_wait_s if switch_bytes_per_s else 0.0),
     )

@@ -374,11 +374,10 @@ class _Lowering:
         """The memories that this unit reads by their own timings."""
         if unit not in self.accesses:
             chosen: dict[int, Access | None] = {}
-            main = self.machine.memories[0].part
             for position, memory in enumerate(self.machine.memories):
                 kind = self.policy.flash if memory.kind == "storage" else self.policy.memory
                 by = access(memory, position, self.machine.units[unit]) if kind == "event" else None
-                if by is not None and memory.part == main and self.predictor.resolved.calibration.tag != "datasheet":
+                if by is not None and memory.of_main and self.predictor.resolved.calibration.tag != "datasheet":
                     by = replace(by, least=True)
                 chosen[position] = by
             self.accesses[unit] = chosen

@@ -115,7 +115,9 @@ def _terms(runner: Runner, index: int, op: Op, row: Sequence[float], step: Step,
     if op.kind == "collective":
         link = table.links[index]
         message = table.amounts[index][ACTIVATION_BYTES].at(op.seen(step))
-        streaming = collective_time(table.rows[index], link._replace(latency_s=0.0), message, table.efficiency.ideal)
+        streaming = collective_time(
+            table.rows[index], link._replace(latency_s=0.0, switch_latency_s=0.0), message, table.efficiency.ideal
+        )
         return OpTerms(
             op, index, -1, one[R_TIME], 0.0, 0.0, one[R_KERNELS], 0.0, 0.0, (), "link",
             max(0.0, one[R_TIME] - streaming), 1.0, 0.0, 0.0, one[R_LINK_J], static_j,

@@ -302,6 +302,8 @@ class Calibration(Spec):
     """Share of a link's bandwidth that collectives reach."""
     link_latency: Time | None = None
     """One collective of a tiny message, where that takes longer than the link's own latency."""
+    in_switch: LibraryEfficiency | None = None
+    """All-reduces that the switch sums, where it does; not used where nothing is stated."""
     library: LibraryEfficiency | None = None
     """Collectives other than all-reduce, where a general library does them; as all-reduce where nothing is stated."""
     saturating_share: Fraction

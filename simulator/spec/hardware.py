@@ -173,6 +173,8 @@ class Link(Spec):
     """Devices it can join (NVLink domain)."""
     half_bandwidth: Capacity | None = None
     """Transfer size at which half of `bandwidth` is reached."""
+    reduces: bool = False
+    """The switch adds what ranks send and multicasts the sum (NVLink SHARP), so that an all-reduce moves less."""
 
 
 class PowerSpec(Spec):
