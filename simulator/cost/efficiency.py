@@ -57,6 +57,7 @@ class Engine:
     collective_wait_s: float
     one_shot: bool
     rounds_inputs: bool
+    preempts: bool
 
 
 def load_engine(name: str) -> Engine:
@@ -138,6 +139,7 @@ def _load_engine(path: Path, stamp: int) -> Engine:
         collective_wait_s=spec.collective_wait.value,
         one_shot=spec.all_reduce == "one_shot",
         rounds_inputs=spec.rounds_inputs,
+        preempts=spec.preempts,
     )
 
 

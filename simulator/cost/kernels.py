@@ -385,6 +385,9 @@ def op_on_unit(
             row = eff.decode[NARROW_DECODE if narrow else which]
             floor_s = row.floor_s
             time, compute = decode_attention(op, pair_flops, sequences, context, unit, rate, memory_s, key_s, row)
+            if op.rereads > 0.0 and cache_rate > 0.0:
+                cache_s = cache * (1.0 + op.rereads) / cache_rate
+                time = max(time, floor_s + cache_s)
         record[R_COMPUTE] = compute
         record[R_CACHE] = cache_s
         record[R_LAUNCH] = floor_s

@@ -93,6 +93,8 @@ class OpRow(NamedTuple):
     """Of one stored weight; of attention, of one element of the cache."""
     stored: float
     """Elements that attention appends to the cache per new token; 0 where another op does."""
+    rereads: float
+    """Of attention that decodes: further reads of each key and value, which the last cache serves."""
     narrow: float
     """1 for attention over a cache in FP8 on a machine that multiplies in it."""
     dequantized: float

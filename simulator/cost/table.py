@@ -205,6 +205,7 @@ def _op_row(op: Op, engine: Engine, parts: tuple[str, ...], machine: Machine, us
         weight_bytes=stored.bytes_per_element if stored else input_bytes,
         narrow=1.0 if works_in_fp8(op) and any("fp8" in unit.peak_flop_per_s for unit in machine.units) else 0.0,
         stored=stored.write.tokens if stored else 0.0,
+        rereads=op.rereads,
         dequantized=sum(t.read.const for t in narrow)
         * (1.0 if op.expansion is None or not usual else op.expansion / usual),
         rounded=_rounded(op, input_bytes) if engine.rounds_inputs else 0.0,

@@ -87,6 +87,9 @@ class EngineSpec(Spec):
     mixes_prefill: bool = False
     """When serving, prompts ride in the steps of running decodes, all within `max_batched_tokens`; otherwise they have steps
     of their own, for which the decodes wait."""
+    preempts: bool = False
+    """Admits sequences whose prompts fit; when caches outgrow the memory, the last ones wait and compute theirs again.
+    Otherwise room for whole answers is kept from the start."""
     spills: bool = False
     """Uses further memories (host DRAM, DDR tier, flash) when the first is full."""
     rounds_inputs: bool = False
