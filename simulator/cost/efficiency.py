@@ -57,6 +57,7 @@ class Engine:
     collective_wait_s: float
     one_shot: bool
     rounds_inputs: bool
+    sums_in_switch: bool
     preempts: bool
 
 
@@ -139,6 +140,7 @@ def _load_engine(path: Path, stamp: int) -> Engine:
         collective_wait_s=spec.collective_wait.value,
         one_shot=spec.all_reduce == "one_shot",
         rounds_inputs=spec.rounds_inputs,
+        sums_in_switch=spec.sums_in_switch,
         preempts=spec.preempts,
     )
 

@@ -31,7 +31,7 @@ def _link_efficiency(op: Op, engine: Engine, calibration: Calibration) -> tuple[
 
 def _in_switch(link: Interconnect, engine: Engine, calibration: Calibration) -> tuple[float, float]:
     """Rate and latency of all-reduces that the switch sums; zeros where it does not, or where nothing was measured."""
-    if not link.reduces:
+    if not (link.reduces and engine.sums_in_switch):
         return 0.0, 0.0
     if engine.ideal:
         return link.bytes_per_s, 0.0

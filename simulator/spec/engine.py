@@ -99,6 +99,8 @@ class EngineSpec(Spec):
     """Time that ranks wait for one another at each collective: they do not arrive together."""
     all_reduce: Literal["one_shot", "ring"] = "one_shot"
     """one_shot: small messages are written to every peer at once; ring: always a ring."""
+    sums_in_switch: bool = True
+    """Lets switches that can do so sum large messages (NCCL from 2.17 on, of March 2023)."""
 
 
 class GemmEfficiency(Spec):
