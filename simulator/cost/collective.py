@@ -24,7 +24,8 @@ def collective_time(op: OpRow, link: LinkRow, message: float, ideal: float) -> f
     All-reduce: a ring (2 (p - 1) hops, 2 (p - 1) / p m / b), or, where every rank writes to every other at once, the
     cheaper of one-shot (a, (p - 1) m / b) and two-shot (2 a, 2 (p - 1) / p m / b), and of the library's ring where one is
     known; all-gather and reduce-scatter: (p - 1) hops, (p - 1) / p m / b; all-to-all: the (p - 1) / p of the message that
-    leaves, at once; send: m / b. Ranks wait for the last of them once, before the first hop.
+    leaves, at once; send: m / b. Where the switch sums and multicasts, an all-reduce moves (1 + 1 / p) m if that is faster:
+    each rank sends its message and 1 / p of the sum. Ranks wait for the last of them once, before the first hop.
     """
     ranks = op.groups
     if ranks <= 1.0 or message <= 0.0:
@@ -42,8 +43,10 @@ def collective_time(op: OpRow, link: LinkRow, message: float, ideal: float) -> f
         if 0.0 < link.large_bytes < message and ideal <= 0.0:
             moved /= link.large_share
         best = math.inf
+        if link.switch_bytes_per_s > 0.0:
+            best = link.switch_latency_s + (1.0 + 1.0 / ranks) * message / link.switch_bytes_per_s
         if known:
-            best = library_time(link, 2.0 * (ranks - 1.0), moved + half)
+            best = min(best, library_time(link, 2.0 * (ranks - 1.0), moved + half))
         if link.one_shot > 0.0:
             latency += (ranks - 2.0) * link.rank_s
             second = link.second_s if link.second_s >= 0.0 else latency
@@ -52,7 +55,7 @@ def collective_time(op: OpRow, link: LinkRow, message: float, ideal: float) -> f
             return wait + min(best, once, latency + second + (moved + half) / link.bytes_per_s)
         if known:
             return wait + best
-        return wait + latency + hop * 2.0 * (ranks - 2.0) + (moved + half) / link.bytes_per_s
+        return wait + min(best, latency + hop * 2.0 * (ranks - 2.0) + (moved + half) / link.bytes_per_s)
     if op.collective == ALL_GATHER or op.collective == REDUCE_SCATTER or op.collective == ALL_TO_ALL:
         if known:
             return wait + library_time(link, 1.0 if op.collective == ALL_TO_ALL else ranks - 1.0, away * message + half)

@@ -63,6 +63,8 @@ class Engine:
     large_message_share: float
     one_shot: bool
     rounds_inputs: bool
+    sums_in_switch: bool
+    preempts: bool
     packed_rows: float = 0.0
     queue_architectures: frozenset[str] = frozenset()
 
@@ -151,6 +153,8 @@ def _load_engine(path: Path, stamp: int) -> Engine:
         rounds_inputs=spec.rounds_inputs,
         packed_rows=spec.packed_rows.value if spec.packed_rows else 0.0,
         queue_architectures=frozenset(spec.queue_architectures),
+        sums_in_switch=spec.sums_in_switch,
+        preempts=spec.preempts,
     )
 
 

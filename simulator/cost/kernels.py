@@ -352,6 +352,9 @@ def op_on_unit(
             time, compute, floor_s = decode_attention(
                 op, pair_flops, sequences, context, held, unit, rate, memory_s, key_s, bytes_each, eff.decode
             )
+            if op.rereads > 0.0 and cache_rate > 0.0:
+                cache_s = cache * (1.0 + op.rereads) / cache_rate
+                time = max(time, floor_s + cache_s)
         record[R_COMPUTE] = compute
         record[R_CACHE] = cache_s
         record[R_LAUNCH] = floor_s

@@ -108,6 +108,8 @@ class OpRow(NamedTuple):
     """Of one stored weight; of attention, of one element of the cache."""
     stored: float
     """Elements that attention appends to the cache per new token; 0 where another op does."""
+    rereads: float
+    """Of attention that decodes: further reads of each key and value, which the last cache serves."""
     narrow: float
     """1 for attention over a cache in FP8 on a machine that multiplies in it."""
     latent: float
@@ -304,6 +306,9 @@ class LinkRow(NamedTuple):
     """Rate of that protocol."""
     slow_s: float = 0.0
     """What each step takes longer in the protocol for large messages."""
+    switch_bytes_per_s: float = 0.0
+    switch_latency_s: float = 0.0
+    """Of all-reduces that the switch sums; 0 if it does not."""
 
 
 class HostRow(NamedTuple):

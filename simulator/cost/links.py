@@ -19,11 +19,22 @@ def link_rows(ops: Sequence[Op], machine: Machine, engine: Engine, calibration: 
     return [_link_row(op, machine, engine, calibration) for op in ops]
 
 
+def _in_switch(link: Interconnect, engine: Engine, calibration: Calibration) -> tuple[float, float]:
+    """Rate and latency of all-reduces that the switch sums; zeros where it does not, or where nothing was measured."""
+    if not (link.reduces and engine.sums_in_switch):
+        return 0.0, 0.0
+    if engine.ideal:
+        return link.bytes_per_s, 0.0
+    found = calibration.in_switch
+    return (link.bytes_per_s * found.bandwidth.value, found.latency.value) if found else (0.0, 0.0)
+
+
 def _link_row(op: Op, machine: Machine, engine: Engine, calibration: Calibration) -> LinkRow:
     if op.kind != "collective":
         return LinkRow(*[0.0] * len(LinkRow._fields))
     link = machine.interconnect(op.groups) or Interconnect("none", 0.0, 0.0, 0.0, "switch", 1.0)
     direct = link.topology in ("switch", "mesh")
+    switch_bytes_per_s, switch_latency_s = _in_switch(link, engine, calibration)
     row = LinkRow(
         bytes_per_s=link.bytes_per_s,
         latency_s=link.latency_s,
@@ -34,6 +45,8 @@ def _link_row(op: Op, machine: Machine, engine: Engine, calibration: Calibration
         wait_s=engine.collective_wait_s,
         large_bytes=engine.large_message_bytes,
         large_share=engine.large_message_share,
+        switch_bytes_per_s=switch_bytes_per_s,
+        switch_latency_s=switch_latency_s,
     )
     if engine.ideal:
         return row

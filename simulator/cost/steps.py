@@ -181,6 +181,11 @@ def add_op(
         cache_j = min(activation, 0.5 * unit.cache_bytes) * unit.cache_joules_per_byte
         if attends:
             compute_j += cache * t.power.attended_joules_per_byte
+        if op.rereads > 0.0:
+            way = unit.cache_joules_per_byte
+            for m in range(memories):
+                way = max(way, t.chip_joules[u * memories + m])
+            cache_j += cache * op.rereads * way
         core_j = compute_j + cache_j
         memory_j = 0.0
         for m in range(memories):

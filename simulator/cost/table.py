@@ -215,6 +215,7 @@ def _op_row(op: Op, engine: Engine, parts: tuple[str, ...], machine: Machine, us
         narrow=1.0 if works_in_fp8(op) and any("fp8" in unit.peak_flop_per_s for unit in machine.units) else 0.0,
         latent=1.0 if op.kind == "attention" and op.head_dim > op.value_dim >= LATENT_WIDTH else 0.0,
         stored=stored.write.tokens if stored else 0.0,
+        rereads=op.rereads,
         dequantized=sum(t.read.const for t in narrow)
         * (1.0 if op.expansion is None or not usual else op.expansion / usual),
         rounded=_rounded(op, input_bytes) if engine.rounds_inputs else 0.0,

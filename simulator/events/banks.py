@@ -22,6 +22,34 @@ class BankTimes(NamedTuple):
     faw: int
     refi: int
     rfc: int
+    rfb: int = 0
+    """Refresh of one bank while the others work; then `rfc` is not used."""
+
+
+def refresh_bank(bank: Any, i: int, window: int, now: int, t: BankTimes, state: Any) -> None:
+    """Closes one bank for tRP + tRFC: of those furthest behind, one that the queue does not ask for, the last one used."""
+    behind = state[0, 3]
+    for b in range(len(state)):
+        behind = min(behind, state[b, 3])
+    chosen = -1
+    for b in range(len(state)):
+        if state[b, 3] > behind:
+            continue
+        asked = False
+        for j in range(i, min(i + window, len(bank))):
+            if bank[j] == b:
+                asked = True
+                break
+        if not asked and (chosen < 0 or state[b, 2] > state[chosen, 2]):
+            chosen = b
+    if chosen < 0:  # all are asked for: the one used longest ago
+        for b in range(len(state)):
+            if state[b, 3] == behind and (chosen < 0 or state[b, 2] < state[chosen, 2]):
+                chosen = b
+    begin = max(max(now, state[chosen, 2]), state[chosen, 1] + t.ras)
+    state[chosen, 0] = -1
+    state[chosen, 1] = begin + t.rp + t.rfb - t.rc
+    state[chosen, 3] += 1
 
 
 def serve_banks(bank: Any, row: Any, per_group: int, window: int, t: BankTimes, state: Any, done: Any) -> int:
@@ -30,12 +58,14 @@ def serve_banks(bank: Any, row: Any, per_group: int, window: int, t: BankTimes, 
     Requests enter in order, as the one `window` before them is done, and do not block each other behind a busy bank. A
     hit reads one column slot (tCCD_S; tCCD_L if it enters next to one of its bank group). A miss precharges (tRAS after
     its activation), activates tRP later (tRC after the same bank's, in a slot of max(tRRD, tFAW / 4)) and reads tRCD
-    after that. Every tREFI all banks close for tRFC. `state` (banks, 3): open row, its activation, its last column.
+    after that. Every tREFI all banks close for tRFC; or, refreshed one by one, one of N closes every tREFI / N. `state`
+    (banks, 4): open row, its activation, its last column, rounds of refreshes it has had.
     """
     column = 0
     activation = 0
     group = -1
-    refresh = t.refi
+    single = t.rfb > 0
+    refresh = t.refi // len(state) if single else t.refi
     blocked = 0
     last = 0
     between = max(t.rrd, (t.faw + 3) // 4)
@@ -43,13 +73,17 @@ def serve_banks(bank: Any, row: Any, per_group: int, window: int, t: BankTimes, 
         state[b, 0] = -1
         state[b, 1] = -t.rc
         state[b, 2] = -t.ccd_l
+        state[b, 3] = 0
     for i in range(window):
         done[i] = 0
     for i in range(len(bank)):
         b = bank[i]
         entered = max(done[i % window], blocked)
         column = max(column, entered) + (t.ccd_l if b // per_group == group else t.ccd_s)
-        if t.refi > 0 and column >= refresh:
+        if t.refi > 0 and single and column >= refresh:
+            refresh_bank(bank, i, window, column, t, state)
+            refresh += t.refi // len(state)
+        if t.refi > 0 and not single and column >= refresh:
             blocked = max(refresh, last) + t.rp + t.rfc
             refresh += t.refi
             entered = blocked

@@ -156,7 +156,7 @@ def assemble(net: Net, counts: Sequence[int]) -> Program:
     resources, room = net.resources, [buffer.capacity_bytes for buffer in net.buffers]
     resource = column("resource")
     kind = np.array([resource.code for resource in resources], np.int64)
-    lanes, lane = _lanes(resource, column("priority"), len(resources))
+    lanes, lane = _lanes(net, resource, column("priority"))
     offsets = _offsets(np.bincount(joined[:, 0], minlength=base))
     task = np.empty((base, 8), np.int64)
     task[:, T_DURATION] = column("duration_ps")
@@ -220,10 +220,13 @@ def _columns(net: Net, counts: Sequence[int]) -> Any:
     return column
 
 
-def _lanes(resource: Integers, priority: Integers, resources: int) -> tuple[Integers, Integers]:
+def _lanes(net: Net, resource: Integers, priority: Integers) -> tuple[Integers, Integers]:
     """Where each resource's lanes begin, one per priority in use, and the lane of each task."""
-    pairs, lane = np.unique(np.stack([resource, priority]), axis=1, return_inverse=True)
-    return _offsets(np.bincount(pairs[0], minlength=resources)), lane.reshape(-1)
+    levels = np.array(sorted({level for section in net.sections for level in section.priority}), np.int64)
+    resources = len(net.resources)
+    key = resource * len(levels) + np.searchsorted(levels, priority)
+    used = np.bincount(key, minlength=resources * len(levels)) > 0
+    return _offsets(used.reshape(resources, len(levels)).sum(axis=1)), (np.cumsum(used) - 1)[key]
 
 
 def _joined(before: Integers, after: Integers) -> Integers:

@@ -7,6 +7,7 @@ units, memories and links there are, never which device.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from simulator.cost.runner import Shares
 from simulator.events.memory import Access, access
@@ -375,7 +376,10 @@ class _Lowering:
             chosen: dict[int, Access | None] = {}
             for position, memory in enumerate(self.machine.memories):
                 kind = self.policy.flash if memory.kind == "storage" else self.policy.memory
-                chosen[position] = access(memory, position, self.machine.units[unit]) if kind == "event" else None
+                by = access(memory, position, self.machine.units[unit]) if kind == "event" else None
+                if by is not None and memory.of_main and self.predictor.resolved.calibration.tag != "datasheet":
+                    by = replace(by, least=True)
+                chosen[position] = by
             self.accesses[unit] = chosen
         return self.accesses[unit]
 

@@ -45,6 +45,8 @@ class Dram:
     row_bytes: float
     burst_bytes: float
     times: BankTimes
+    turn_ps: int = 0
+    """Bus idle from reads to writes and back."""
 
     @property
     def peak_bytes_per_s(self) -> float:
@@ -59,14 +61,17 @@ class Dram:
         by tRC is only neared with a long window.
         """
         t = self.times
-        limits = [PICOSECONDS / t.ccd_s, self.banks * PICOSECONDS / t.rc if t.rc else math.inf]
+        alone = 1.0 - t.rfb / t.refi if t.rfb else 1.0
+        limits = [PICOSECONDS / t.ccd_s, alone * self.banks * PICOSECONDS / t.rc if t.rc else math.inf]
         limits += [4 * PICOSECONDS / t.faw] if t.faw else []
         limits += [PICOSECONDS / t.rrd] if t.rrd else []
         return self.channels * self.burst_bytes * min(limits) * self.awake
 
     @property
     def awake(self) -> float:
-        """Share of the time that refresh leaves."""
+        """Share of the time that refresh of all banks leaves; banks refreshed one by one leave the bus to the others."""
+        if self.times.rfb:
+            return 1.0
         return 1.0 - self.times.rfc / self.times.refi if self.times.refi else 1.0
 
     def all_bank_bytes_per_s(self, internal_bytes_per_s: float) -> float:
@@ -88,13 +93,21 @@ class Dram:
         block = turn // per_row
         return self._rate(group * self.per_group + block % self.per_group, block // self.per_group)
 
+    def mixed_bytes_per_s(self) -> float:
+        """Rate of a stream of reads and as many writes: a queue of each at a time, and the bus turned twice between.
+
+        2 W tCCD_S / (2 W tCCD_S + tRTW + tWTR) of the stream's rate, for queues of W bursts.
+        """
+        work = 2 * WINDOW * self.times.ccd_s
+        return self.stream_bytes_per_s() * work / (work + self.turn_ps)
+
     def scattered_bytes_per_s(self, seed: int = 0) -> float:
         """Rate of single bursts from random rows of random banks."""
         rng = np.random.default_rng(seed)
         return self._rate(rng.integers(0, self.banks, LONG_STREAM), rng.integers(0, 1 << 20, LONG_STREAM))
 
     def _rate(self, bank: Any, row: Any) -> float:
-        state, done = np.zeros((self.banks, 3), np.int64), np.zeros(WINDOW, np.int64)
+        state, done = np.zeros((self.banks, 4), np.int64), np.zeros(WINDOW, np.int64)
         took = compiled().serve_banks(
             bank.astype(np.int64), row.astype(np.int64), self.per_group, WINDOW, self.times, state, done
         )
@@ -120,14 +133,17 @@ def dram(memory: MemoryLevel) -> Dram | None:
         ccd_l=_ps(timing.t_ccd_l) or _ps(timing.t_ccd_s),
         rrd=_ps(timing.t_rrd),
         faw=_ps(timing.t_faw),
-        refi=_ps(timing.t_refi) if timing.t_rfc else 0,
+        refi=_ps(timing.t_refi) if timing.t_rfc or timing.t_rfc_bank else 0,
         rfc=_ps(timing.t_rfc),
+        rfb=_ps(timing.t_rfc_bank),
     )
     if times.ccd_s <= 0:
         raise TimelineError(memory.name, "its column commands take no time (t_ccd_s)")
     burst = float(geometry.burst)
     row = float(geometry.row) if geometry.row else burst
-    return Dram(memory.name, float(geometry.channels) * memory.parts, count, max(1, count // groups), row, burst, times)
+    turn = _ps(timing.t_rtw) + _ps(timing.t_wtr)
+    channels = float(geometry.channels) * memory.parts
+    return Dram(memory.name, channels, count, max(1, count // groups), row, burst, times, turn)
 
 
 @lru_cache(maxsize=256)
@@ -196,6 +212,8 @@ class Access:
     bytes_per_s: float
     """Of a long stream."""
     flash: Flash | None = None
+    least: bool = False
+    """What kernels reach of this memory was measured: its timings only bound it."""
 
     def seconds(self, size: float) -> float:
         """To read so many bytes."""

@@ -1,7 +1,7 @@
 """How long each part of an op holds its resource, and in which pieces: streams, tiles in the cache, waves over cores.
 
 What binds an op is stretched to the op's own time, so that its losses lie where they arise; the other parts keep their
-own. Where a memory's timings are modelled, they replace the calibrated share of its bandwidth.
+own. A memory's timings replace the calibrated share of its bandwidth, or bound it where that was measured.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def service(terms: OpTerms, read_bytes_per_s: tuple[float, ...], accesses: Mappi
         if by is None:
             flows.append(Flow(stream, stream.seconds * stretch, "load", size))
             continue
-        seconds = by.seconds(size)
+        seconds = max(by.seconds(size), stream.seconds * stretch if by.least else 0.0)
         flows.append(Flow(stream, seconds, by.kind, size))
         if by.kind == "pim burst" and terms.binding != "power" and terms.compute_s <= LOCKSTEP * stream.seconds:
             compute = min(compute, seconds)

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from simulator.events.growth import Growth, grown, phases
 from simulator.events.pipeline import decode_period, passage, prefill_schedule
 from simulator.events.policy import Policy
 from simulator.events.speculation import seconds_per_token
@@ -131,7 +132,10 @@ def simulate_scenario(scenario: Scenario, policy: Policy | None = None, *, expla
     assert isinstance(run, BatchRun)
     sums, shown = _Sums(), None
     further: tuple[Timeline, ...] = ()
-    for turn in run.turns:
+    preempted = grown(built, run) if policy.host == "event" else None
+    if preempted is not None:
+        shown = _grown(built, run, preempted, policy, explain, sums)
+    for turn in () if preempted is not None else run.turns:
         found = _Turn(built, run, turn, policy, explain)
         first_s, first_j, each_s, each_j = found.times()
         seconds = first_s + each_s * (run.generated - 1)
@@ -163,6 +167,27 @@ def simulate_scenario(scenario: Scenario, policy: Policy | None = None, *, expla
         power_w=sums.energy * groups / sums.makespan,
         further=further,
     )
+
+
+def _grown(
+    built: Predictor, run: BatchRun, found: Growth, policy: Policy, explain: bool, sums: _Sums
+) -> tuple[Timeline, Timeline | None]:
+    """Adds a batch whose last sequences are preempted, and run again when the others are done."""
+    filling, running, again, waited, resumed = phases(run, found)
+    start = _Turn(built, run, filling, policy, explain)
+    first_s, first_j = start._prefill()
+    first_s += filling.first_s - filling.static.ttft_s
+    decoding = _Turn(built, run, running, policy, explain)
+    each_s, each_j = decoding._decode()
+    back_s, back_j = _Turn(built, again, waited, policy, False)._prefill()
+    more_s, more_j = _Turn(built, again, resumed, policy, False)._decode()
+    made, rest = run.generated - 1, again.generated - 1
+    sums.makespan = first_s + each_s * made + back_s + more_s * rest
+    sums.waited = found.batch * first_s
+    sums.tpot = found.batch * each_s + found.waited * (back_s + more_s * rest) / made
+    sums.prefill_j = first_j + filling.side_j
+    sums.energy = sums.prefill_j + each_j * made + back_j + more_j * rest
+    return start.prefill[0], decoding.middle
 
 
 class _Turn:

@@ -134,7 +134,8 @@ def _iteration(requests: list[_Request], chunk: int) -> Step:
         piece = min(left, room) if chunk else left
         parts.append(Slice(1.0, float(max(2, piece)), float(request.done), 0, 1.0 if piece == left else 0.0))
         request.done += piece
-        room -= piece
+        if chunk:
+            break
     for request in decoding:
         request.made += 1
     return tuple(parts)

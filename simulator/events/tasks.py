@@ -78,12 +78,19 @@ class Section:
         return len(self.name)
 
     def enter(self, thread: str, task: int) -> None:
-        """The task waits for what came before in its thread."""
+        """The task waits for what came before in its thread. Raises TimelineError."""
+        self._check(thread, task)
         self.entries.setdefault(thread, []).append(task)
 
     def leave(self, thread: str, tasks: Iterable[int]) -> None:
-        """What comes next in the thread waits for these tasks."""
+        """What comes next in the thread waits for these tasks. Raises TimelineError."""
         self.exits[thread] = list(dict.fromkeys(tasks))
+        self._check(thread, *self.exits[thread])
+
+    def _check(self, thread: str, *tasks: int) -> None:
+        for task in tasks:
+            if not 0 <= task < len(self):
+                raise TimelineError(f"{thread} {task}", f"the section has no such task; it has {len(self)}")
 
 
 class Net:
@@ -108,6 +115,8 @@ class Net:
         """Adds a resource; returns its position."""
         if resource.slots < 1:
             raise TimelineError(resource.name, f"a resource needs at least one slot, not {resource.slots}")
+        if resource.service not in _SERVICE:
+            raise TimelineError(resource.name, f"serves as one of {', '.join(_SERVICE)}, not '{resource.service}'")
         self.resources.append(resource)
         return len(self.resources) - 1
 
@@ -120,12 +129,18 @@ class Net:
         raise TimelineError(task, f"there is no resource '{name}'; there are {known or 'none'}")
 
     def buffer(self, name: str, capacity_bytes: float) -> int:
-        """Adds a buffer; returns its position."""
+        """Adds a buffer; returns its position. Raises TimelineError."""
+        if not 0 <= capacity_bytes < math.inf:
+            raise TimelineError(
+                name, f"a buffer's capacity must be finite and not below zero, not {capacity_bytes} bytes"
+            )
         self.buffers.append(Buffer(name, int(capacity_bytes)))
         return len(self.buffers) - 1
 
     def section(self, repeats: int = 1, label: str = "") -> Section:
-        """Opens a new section, to which tasks are added from now on."""
+        """Opens a new section, to which tasks are added from now on. Raises TimelineError."""
+        if repeats < 0:
+            raise TimelineError(label or f"section {len(self.sections)}", f"cannot be repeated {repeats} times")
         self.sections.append(Section(repeats, label))
         return self.sections[-1]
 
@@ -153,9 +168,15 @@ class Net:
         if not 0 <= resource < len(self.resources):
             raise TimelineError(name, f"there is no resource {resource}; there are {len(self.resources)}")
         on = self.resources[resource]
+        if not 0.0 <= bytes < math.inf:
+            raise TimelineError(name, f"moves {bytes} bytes over {on.name}; they must be finite and not below zero")
         if bytes > 0.0:
-            if not on.bytes_per_s:
-                raise TimelineError(name, f"{on.name} has no bandwidth, and the task moves {bytes:.0f} bytes")
+            if on.bytes_per_s is None or not 0.0 < on.bytes_per_s < math.inf:
+                rate = "none is given" if on.bytes_per_s is None else f"it is {on.bytes_per_s} bytes/s"
+                raise TimelineError(
+                    name,
+                    f"{on.name} has no bandwidth ({rate}), and the task moves {bytes:.0f} bytes; give one above zero",
+                )
             seconds += bytes / on.bytes_per_s
         if not (seconds >= 0.0 and seconds * PICOSECONDS < LONGEST_PS):
             raise TimelineError(name, f"lasts {seconds} s on {on.name}; a time must be finite and not below zero")
@@ -187,7 +208,13 @@ class Net:
         if not 0 <= buffer < len(self.buffers):
             raise TimelineError(task, f"there is no buffer {buffer}; there are {len(self.buffers)}")
         whole = self.buffers[buffer]
+        if not 0 <= size < math.inf:
+            raise TimelineError(
+                task, f"moves {size} bytes in buffer '{whole.name}'; they must be finite and not below zero"
+            )
         if math.ceil(size) > whole.capacity_bytes:
             raise TimelineError(
-                task, f"moves {size:.0f} bytes at once, and buffer '{whole.name}' holds {whole.capacity_bytes}"
+                task,
+                f"moves {size:.0f} bytes at once, and buffer '{whole.name}' holds {whole.capacity_bytes}; "
+                "make the pieces smaller or the buffer larger",
             )

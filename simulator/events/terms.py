@@ -29,6 +29,7 @@ from simulator.cost.layout import (
     R_UNIT,
     ROWS,
     WEIGHT_BYTES,
+    LinkRow,
 )
 from simulator.cost.runner import Runner, Shares
 from simulator.graph.op import Op
@@ -115,8 +116,7 @@ def _terms(runner: Runner, index: int, op: Op, row: Sequence[float], step: Step,
     if op.kind == "collective":
         link = table.links[index]
         message = table.amounts[index][ACTIVATION_BYTES].at(op.seen(step))
-        still = link._replace(latency_s=0.0, wait_s=0.0)
-        streaming = collective_time(table.rows[index], still, message, table.efficiency.ideal)
+        streaming = collective_time(table.rows[index], _at_rate(link), message, table.efficiency.ideal)
         return OpTerms(
             op, index, -1, one[R_TIME], 0.0, 0.0, one[R_KERNELS], 0.0, 0.0, (), "link",
             max(0.0, one[R_TIME] - streaming), 1.0, 0.0, 0.0, one[R_LINK_J], static_j,
@@ -197,3 +197,11 @@ def _tiles(runner: Runner, index: int, op: Op, unit: int, step: Step) -> float:
 
 
 __all__ = ["OpTerms", "Stream", "step_terms"]
+
+
+def _at_rate(link: LinkRow) -> LinkRow:
+    """The same link without any latency: what is left of a collective is the flow of its bytes."""
+    return link._replace(
+        latency_s=0.0, wait_s=0.0, rank_s=0.0, second_s=0.0, library_latency_s=0.0, hop_s=0.0, slow_s=0.0,
+        switch_latency_s=0.0,
+    )  # fmt: skip

@@ -140,6 +140,9 @@ class Op:
     """Share of the calibrated speed that a technique's kernel reaches."""
     expansion: float | None = None
     """Operations per expanded narrow weight; None: those of the calibrated kernel."""
+    rereads: float = 0.0
+    """Of attention that decodes: how often more its cores read each key and value, side by side, so that the last cache
+    serves them."""
 
     def seen(self, step: Step) -> Features:
         """The features of a step as this op sees them: its span, and only the slices of its phase."""

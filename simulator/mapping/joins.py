@@ -44,6 +44,8 @@ class Interconnect:
     topology: str
     max_devices: float
     half_bandwidth_bytes: float = 0.0
+    reduces: bool = False
+    """The switch adds what ranks send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,7 @@ def interconnects(main: Sequence[Link], system: Sequence[Link], devices: int) ->
             link.topology,
             float(link.max_devices) if link.max_devices else (8.0 if link.to != "network" else 65536.0),
             float(link.half_bandwidth) if link.half_bandwidth else 0.0,
+            link.reduces,
         )
         for link in ways
     ]

@@ -101,6 +101,9 @@ class EngineSpec(Spec):
     mixes_prefill: bool = False
     """When serving, prompts ride in the steps of running decodes, all within `max_batched_tokens`; otherwise they have steps
     of their own, for which the decodes wait."""
+    preempts: bool = False
+    """Admits sequences whose prompts fit; when caches outgrow the memory, the last ones wait and compute theirs again.
+    Otherwise room for whole answers is kept from the start."""
     spills: bool = False
     """Uses further memories (host DRAM, DDR tier, flash) when the first is full."""
     packed_rows: Count | None = None
@@ -114,6 +117,8 @@ class EngineSpec(Spec):
     large_message: LargeMessage | None = None
     all_reduce: Literal["one_shot", "ring"] = "one_shot"
     """one_shot: small messages are written to every peer at once; ring: always a ring."""
+    sums_in_switch: bool = True
+    """Lets switches that can do so sum large messages (NCCL from 2.17 on, of March 2023)."""
 
 
 class GemmEfficiency(Spec):
@@ -312,6 +317,15 @@ class LibraryEfficiency(Spec):
     """What a step takes longer in the protocol for large messages."""
 
 
+class SwitchEfficiency(Spec):
+    """All-reduces that the switch between the ranks sums."""
+
+    latency: Time
+    """One all-reduce of a tiny message."""
+    bandwidth: Fraction
+    """Share of a link's bandwidth that large messages reach."""
+
+
 class AllReduceEfficiency(Spec):
     """Kernels made for all-reduce among ranks that reach one another's memory."""
 
@@ -411,6 +425,8 @@ class Calibration(Spec):
     """One collective of a tiny message, where that takes longer than the link's own latency."""
     all_reduce: AllReduceEfficiency | None = None
     """Kernels of engines that bring their own for all-reduce; default: both forms have `link_latency`, `link_bandwidth`."""
+    in_switch: SwitchEfficiency | None = None
+    """All-reduces that the switch sums, where it does; not used where nothing is stated."""
     library: LibraryEfficiency | None = None
     """Collectives other than all-reduce, and all-reduce where it is faster; as all-reduce where nothing is stated."""
     saturating_share: Fraction

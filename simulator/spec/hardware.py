@@ -116,6 +116,12 @@ class Timing(Spec):
     t_faw: Time | None = None
     t_refi: Time | None = None
     t_rfc: Time | None = None
+    """Of all banks at once."""
+    t_rfc_bank: Time | None = None
+    """Of one bank, where the memory refreshes banks one by one while the others work; then in place of `t_rfc`."""
+    t_rtw: Time | None = None
+    t_wtr: Time | None = None
+    """Data bus idle from a read to a write, and back."""
     t_read: Time | None = None
     """Flash array read (tR)."""
     t_program: Time | None = None
@@ -167,6 +173,8 @@ class Link(Spec):
     """Devices it can join (NVLink domain)."""
     half_bandwidth: Capacity | None = None
     """Transfer size at which half of `bandwidth` is reached."""
+    reduces: bool = False
+    """The switch adds what ranks send and multicasts the sum (NVLink SHARP), so that an all-reduce moves less."""
 
 
 class PowerSpec(Spec):

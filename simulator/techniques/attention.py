@@ -54,11 +54,12 @@ def kernel(graph: Graph, *, efficiency: Share, phase: Literal["any", "prefill", 
 
 
 @primitive("attention.per_head", keeps=("flops", "weight_bytes", "cache_bytes"))
-def per_head(graph: Graph, *, reread: Fraction = 1.0) -> Graph:
+def per_head(graph: Graph, *, reread: Fraction = 0.0) -> Graph:
     """Decode gives every query head a block of its own, which reads the keys and values of its group for itself.
 
-    `reread`: share of these further reads that go to memory; the cache serves the others. As in vLLM's first paged
-    attention (Kwon et al., arXiv 2309.06180, section 5.1), which was written before heads shared their keys.
+    `reread`: share of these further reads that go to memory; the last cache serves the others at its rate, since blocks of a
+    group are launched next to each other and read the same pages in step. As in vLLM's first paged attention (Kwon et al.,
+    arXiv 2309.06180, section 5.1), which was written before heads shared their keys.
     """
     from simulator.techniques.select import phases_cut, present
 
@@ -67,7 +68,8 @@ def per_head(graph: Graph, *, reread: Fraction = 1.0) -> Graph:
         if decoding is not None and op.kv_heads:
             factor = 1.0 + (op.heads / op.kv_heads - 1.0) * reread
             tensors = tuple(replace(t, read=t.read * factor) if t.role == "kv" else t for t in decoding.tensors)
-            decoding = replace(decoding, tensors=tensors)
+            served = decoding.rereads + (op.heads / op.kv_heads - 1.0) * (1.0 - reread)
+            decoding = replace(decoding, tensors=tensors, rereads=served)
         return present(passing, decoding)
 
     return each(graph, lambda op: op.kind == "attention", change, "attention")

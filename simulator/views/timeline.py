@@ -1,7 +1,7 @@
 """The chart of a simulation: per step, one repetition in detail, the use of every resource, and power over time.
 
 `spans` and `shown_window` are the data; `timeline_figure` draws them. Tasks of one op that follow each other on a
-resource are drawn as one bar.
+resource are drawn as one bar; pieces of one op with pauses between them as bars on a pale one.
 """
 
 from __future__ import annotations
@@ -175,6 +175,18 @@ def _rows(timeline: Timeline) -> list[str]:
     return [use.resource for use in sorted(found, key=lambda use: order.index(use.group))]
 
 
+def _reach(members: list[Span], begin: float, end: float) -> list[tuple[str, float, float]]:
+    """(resource, first start, last end) of each op on each resource, while no other op of its block comes between."""
+    found: list[tuple[str, str, float, float]] = []
+    for span in members:
+        first, last = max(span.start_s, begin), min(span.end_s, end)
+        if found and found[-1][:2] == (span.resource, span.op):
+            found[-1] = (*found[-1][:3], max(found[-1][3], last))
+        else:
+            found.append((span.resource, span.op, first, last))
+    return [(resource, first, last) for resource, _, first, last in found]
+
+
 def _scale(seconds: float) -> tuple[float, str]:
     for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "us")):
         if seconds * factor >= 1.0:
@@ -205,6 +217,16 @@ def _draw_spans(
     known = {trace.name for trace in figure.data}
     for block, members in grouped.items():
         length = [(min(s.end_s, end) - max(s.start_s, begin)) * factor for s in members]
+        reach = _reach(members, begin, end)
+        figure.add_trace(
+            go.Bar(
+                y=[name for name, _, _ in reach], x=[(last - first) * factor for _, first, last in reach],
+                base=[(first - begin) * factor for _, first, _ in reach], orientation="h", legendgroup=block,
+                showlegend=False, marker={"color": colours.get(block, "#999999"), "opacity": 0.22, "line": {"width": 0}},
+                hoverinfo="skip",
+            ),
+            row=row, col=column,
+        )  # fmt: skip
         figure.add_trace(
             go.Bar(
                 y=[s.resource for s in members], x=length, base=[(max(s.start_s, begin) - begin) * factor for s in members],

@@ -1,11 +1,12 @@
 """A simulation in the Trace Event Format that ui.perfetto.dev and chrome://tracing open: a process per step.
 
-One track per resource, and as many more as tasks run side by side on it; counters for power and use. Times in
-microseconds. Format: "Trace Event Format", Google, JSON object form with `traceEvents`.
+One track per resource, and as many more as tasks run side by side on it; counters for power and use; arrows along the
+critical path. Times in microseconds, of whole nanoseconds. Format: "Trace Event Format", Google, JSON object form.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,8 @@ from simulator.events.simulation import Simulation
 from simulator.events.timeline import Timeline
 
 MICROSECONDS = PICOSECONDS // 10**6
-"""Picoseconds in one."""
+NANOSECONDS = PICOSECONDS // 10**9
+"""Picoseconds in one. Readers keep whole nanoseconds: what is rounded apart by them overlaps, and overlaps are dropped."""
 COUNTER_POINTS = 200
 
 
@@ -39,6 +41,7 @@ def step_events(timeline: Timeline, process: int, begin_ps: int) -> list[dict[st
     found.append(_meta(process, 0, "process_sort_index", sort_index=process))
     thread = 0
     critical = set(timeline.critical_path)
+    places: dict[int, int] = {}
     for position, resource in enumerate(timeline.schedule.net.resources):
         tracks = _tracks(timeline, position)
         for number, track in enumerate(tracks):
@@ -47,6 +50,8 @@ def step_events(timeline: Timeline, process: int, begin_ps: int) -> list[dict[st
             found.append(_meta(process, thread, "thread_name", name=label))
             found.append(_meta(process, thread, "thread_sort_index", sort_index=thread))
             found += [_task(timeline, task, process, thread, begin_ps, critical) for task in track]
+            places.update(dict.fromkeys(track, thread))
+    found += _arrows(timeline, process, begin_ps, places)
     found += _counters(timeline, process, begin_ps)
     return found
 
@@ -81,8 +86,8 @@ def _task(
         "name": section.name[position],
         "cat": section.kind[position],
         "ph": "X",
-        "ts": (begin_ps + int(schedule.start[task])) / MICROSECONDS,
-        "dur": int(schedule.end[task] - schedule.start[task]) / MICROSECONDS,
+        "ts": _at(begin_ps + int(schedule.start[task])),
+        "dur": _at(begin_ps + int(schedule.end[task]), begin_ps + int(schedule.start[task])),
         "pid": process,
         "tid": thread,
         "args": {
@@ -94,17 +99,46 @@ def _task(
     }
 
 
+def _at(picoseconds: int, since: int = 0) -> float:
+    """Microseconds from one time to another, each rounded down to a nanosecond."""
+    return (picoseconds // NANOSECONDS - since // NANOSECONDS) / 1000
+
+
+def _arrows(timeline: Timeline, process: int, begin_ps: int, places: dict[int, int]) -> Iterator[dict[str, Any]]:
+    """From each task of the critical path to the one that it let start (`s`, `f`), where both take time."""
+    drawn = [task for task in timeline.critical_path if task in places]
+    for number, (before, after) in enumerate(itertools.pairwise(drawn)):
+        for phase, task in (("s", before), ("f", after)):
+            yield {
+                "name": "critical path",
+                "cat": "critical path",
+                "ph": phase,
+                "id": (process << 32) + number,
+                "ts": _at(begin_ps + int(timeline.schedule.start[task])),
+                "pid": process,
+                "tid": places[task],
+                **({"bp": "e"} if phase == "f" else {}),
+            }
+
+
 def _counters(timeline: Timeline, process: int, begin_ps: int) -> Iterator[dict[str, Any]]:
     edges, watts = timeline.power(COUNTER_POINTS)
-    for at in range(len(edges) - 1):
-        yield {
-            "name": "power in W",
-            "ph": "C",
-            "ts": begin_ps / MICROSECONDS + float(edges[at]) * 1e6,
-            "pid": process,
-            "tid": 0,
-            "args": {group: round(float(values[at]), 3) for group, values in watts.items()},
-        }
+    schedule = timeline.schedule
+    whole = int(schedule.end.max())
+    series = {"power": {f"{group} in W": values.round(3).tolist() for group, values in watts.items()}}
+    for position, resource in enumerate(schedule.net.resources):
+        if resource.service != "delay" and (timeline.resource == position).any():
+            busy = 100.0 * timeline.utilisation(position, COUNTER_POINTS)
+            series[f"{resource.name} busy"] = {"%": busy.round(2).tolist()}
+    for name, values in series.items():
+        for at in range(len(edges) - 1):
+            args = {group: value[at] for group, value in values.items()}
+            yield _counter(name, process, begin_ps + whole * at // COUNTER_POINTS, args)
+        yield _counter(name, process, begin_ps + whole, dict.fromkeys(values, 0.0))
+
+
+def _counter(name: str, process: int, at: int, args: dict[str, float]) -> dict[str, Any]:
+    return {"name": name, "ph": "C", "ts": _at(at), "pid": process, "tid": 0, "args": args}
 
 
 def _meta(process: int, thread: int, event: str, **args: Any) -> dict[str, Any]:

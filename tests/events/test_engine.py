@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -344,3 +345,25 @@ def test_too_long() -> None:
     net.task("endless", unit, 86400.0)
     with pytest.raises(TimelineError, match=r"task 'endless': it and its like take longer than 53 days"):
         simulate(net)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda net: net.task("send", 0, bytes=-1.0), r"task 'send': moves -1.0 bytes over wire"),
+        (lambda net: net.task("send", 1, bytes=1.0), r"task 'send': bare has no bandwidth \(none is given\)"),
+        (lambda net: net.task("send", 0, takes=(0, math.nan)), r"task 'send': moves nan bytes in buffer 'room'"),
+        (lambda net: net.buffer("hole", -1), r"task 'hole': a buffer's capacity must be finite and not below zero"),
+        (lambda net: net.section(-1, "layers"), r"task 'layers': cannot be repeated -1 times"),
+        (lambda net: net.section().enter("loads", 4), r"task 'loads 4': the section has no such task; it has 0"),
+        (lambda net: net.section().leave("loads", [4]), r"task 'loads 4': the section has no such task"),
+        (lambda net: net.resource(Resource("x", "link", "fifo")), r"task 'x': serves as one of slots, shared, delay"),
+    ],
+)
+def test_what_makes_no_sense_is_named(build: Callable[[Net], object], message: str) -> None:
+    net = Net()
+    net.resource(Resource("wire", "link", bytes_per_s=1e9))
+    net.resource(Resource("bare", "link"))
+    net.buffer("room", 10)
+    with pytest.raises(TimelineError, match=message):
+        build(net)

@@ -30,22 +30,31 @@ def test_trace_is_in_the_trace_event_format(simulation: Simulation) -> None:
     named = {(event["pid"], event["tid"]) for event in events if event["ph"] == "M" and event["name"] == "thread_name"}
     processes = {event["pid"] for event in events if event["ph"] == "M" and event["name"] == "process_name"}
     assert len(processes) == 2
-    last: dict[tuple[int, int], float] = {}
+    last: dict[tuple[int, int], int] = {}
+    arrows: dict[str, dict[int, dict[str, object]]] = {"s": {}, "f": {}}
     for event in events:
         assert {"name", "ph", "ts", "pid", "tid"} <= set(event)
-        assert event["ph"] in ("M", "X", "C")
+        assert event["ph"] in ("M", "X", "C", "s", "f")
         assert isinstance(event["pid"], int)
         assert isinstance(event["tid"], int)
         if event["ph"] == "X":
             track = (event["pid"], event["tid"])
             assert track in named
-            assert event["dur"] > 0
-            assert event["ts"] >= last.get(track, 0.0) - 1e-6, "tasks of one track may not overlap"
-            last[track] = event["ts"] + event["dur"]
+            begin, length = (round(1000 * event[key], 6) for key in ("ts", "dur"))
+            assert begin == int(begin), "readers keep whole nanoseconds"
+            assert length == int(length) >= 0
+            assert begin >= last.get(track, 0), "tasks of one track may not overlap, by no nanosecond"
+            last[track] = int(begin + length)
+        if event["ph"] in ("s", "f"):
+            assert isinstance(event["id"], int)
+            assert event["id"] not in arrows[event["ph"]]
+            arrows[event["ph"]][event["id"]] = event
         if event["ph"] == "C":
             assert all(isinstance(value, int | float) for value in event["args"].values())
     whole = sum(timeline.seconds for timeline in simulation.timelines)
-    assert max(last.values()) / 1e6 == pytest.approx(whole, rel=1e-9)
+    assert max(last.values()) / 1e9 == pytest.approx(whole, abs=2e-9)
+    assert arrows["s"]
+    assert set(arrows["s"]) == set(arrows["f"])
 
 
 def test_trace_has_every_task_that_takes_time(simulation: Simulation) -> None:

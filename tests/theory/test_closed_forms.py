@@ -90,6 +90,19 @@ def test_large_all_reduce_moves_its_message_almost_twice() -> None:
         assert time == pytest.approx(2 * (ranks - 1) / ranks * message / 300e9, rel=0.05)
 
 
+def test_a_switch_that_sums_moves_each_message_little_more_than_once() -> None:
+    """(1 + 1 / p) m / b, where that is less than what ranks exchange among themselves: never for two."""
+    message = 4e9
+    for ranks in (4, 8, 64):
+        summing = link(one_shot=1.0, switch_bytes_per_s=300e9, switch_latency_s=30e-6)
+        time = kernels.collective_time(collective(ALL_REDUCE, ranks), summing, message, 0.0)
+        assert time == pytest.approx((1 + 1 / ranks) * message / 300e9, rel=0.01)
+    for kind, ranks, size in ((ALL_REDUCE, 2, message), (ALL_REDUCE, 8, 1e4), (ALL_GATHER, 8, message)):
+        summing = link(one_shot=1.0, switch_bytes_per_s=300e9, switch_latency_s=30e-6)
+        alone = kernels.collective_time(collective(kind, ranks), link(one_shot=1.0), size, 0.0)
+        assert kernels.collective_time(collective(kind, ranks), summing, size, 0.0) == alone
+
+
 def test_small_all_reduce_takes_its_latency() -> None:
     assert collective_time(collective(ALL_REDUCE, 8), link(one_shot=1.0), 1.0, 0.0) == pytest.approx(4e-6, rel=1e-3)
     assert collective_time(collective(ALL_REDUCE, 2), link(), 1.0, 0.0) == pytest.approx(4e-6, rel=1e-3)
