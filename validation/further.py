@@ -19,6 +19,7 @@ from validation.outcomes import ABSOLUTE
 from validation.verdicts import Row, claimed_value, judge, load_claims, points, row_of, verdict
 
 WORDS = ("model", "hardware", "conditions")
+"""What an abstract may state of a claim's conditions."""
 BOUNDS = {
     "exact": "exact", "up_to": "up_to", "up to": "up_to", "max": "up_to", "at most": "up_to", "at_least": "at_least",
     "at least": "at_least", "min": "at_least", "average": "average", "mean": "average", "about": "about", "approx": "about",
@@ -60,11 +61,12 @@ def evaluate_further(path: Path) -> list[Row]:
             problem = Problem(shorten(path), number, 1, "", f"is not a claim (id, metric, value, bound): {error}")
             raise SpecError([problem]) from None
         paper = str(record.get("paper_id") or identity.partition("#")[0])
-        found.append(_judged(paper, claim, " ".join(str(record.get(key) or "") for key in WORDS)))
+        words = " ".join(str(record.get(key) or "") for key in WORDS)
+        found.append(_judged(paper, claim, words, str(record.get("baseline") or "")))
     return found
 
 
-def _judged(paper: str, claim: ClaimSpec, words: str) -> Row:
+def _judged(paper: str, claim: ClaimSpec, words: str, against: str) -> Row:
     try:
         file = load_claims(paper)
     except UnknownNameError:
@@ -80,7 +82,7 @@ def _judged(paper: str, claim: ClaimSpec, words: str) -> Row:
     numbers: list[float] = []
     first: ScenarioSpec | None = None
     asked = claim
-    for scenario in _ordered(file, claim, words):
+    for scenario in _ordered(file, claim, f"{words} {against}"):
         asked = _as_measured(claim, alike, scenario)
         try:
             found = [point.metric(asked.metric, asked.quantity, form == "absolute") for point in points(scenario)]
