@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from simulator.errors import ScenarioError
-from simulator.graph.op import Op, Routing
+from simulator.graph.op import Op, Routing, Tensor
 from simulator.techniques.recipe import Recipe, Rule
 from simulator.techniques.registry import Amount0, Fraction, Positive, Share, new_rules, primitive
-from simulator.techniques.select import LINEAR, attends, each, in_blocks, layers_cut, named, present
+from simulator.techniques.select import LINEAR, attends, each, in_blocks, layers_cut, named, present, with_tensors
 
 
 @primitive("placement.weights", keeps=("flops", "weight_bytes", "cache_bytes"))
@@ -114,20 +114,31 @@ def cache(
 ) -> Recipe:
     """The cache of a share of the layers lies in `memory`, but for a share `resident`; see `placement.weights`.
 
-    With `copied` off, attention runs where the cache lies if a unit there is faster (a CPU, a drive, PIM). `index`: an
-    index of `kv_cache.retrieve` lies there too.
+    With `copied` off, attention runs where the cache lies if a unit there is faster (a CPU, a drive, PIM): over what is
+    resident beside the activations, over the rest there. `index`: an index of `kv_cache.retrieve` lies there too.
     """
+    used = resident if hit is None else hit
+
+    def holds(op: Op) -> bool:
+        return attends(op) and (index or not op.name.endswith(".select"))
+
+    what = "cache of keys and values"
+    if not copied and 0.0 < resident < 1.0:
+        rule = Rule(_label(recipe), "cache", memory, 0.0, 1.0, copied, overlap, chunk_bytes, latency_s, 0.0)
+
+        def divided(op: Op) -> list[Op]:
+            _unclaimed(op, recipe)
+            chosen, rest = layers_cut(op, share)
+            assert chosen is not None
+            cold = _some_positions(chosen, 1.0 - resident, 1.0 - used)
+            parts = (_some_positions(chosen, resident, used), replace(cold, name=f"{op.name}.cold", part=rule.part))
+            return present(*parts, rest)
+
+        return new_rules(recipe.with_graph(each(recipe.model.graph, holds, divided, what)), rule)
     rule = Rule(
-        _label(recipe), "cache", memory, resident, 1.0 - (resident if hit is None else hit), copied, overlap,
-        chunk_bytes, latency_s, staged,
+        _label(recipe), "cache", memory, resident, 1.0 - used, copied, overlap, chunk_bytes, latency_s, staged
     )  # fmt: skip
-    return _placed(
-        recipe,
-        rule,
-        share,
-        lambda op: attends(op) and (index or not op.name.endswith(".select")),
-        "cache of keys and values",
-    )
+    return _placed(recipe, rule, share, holds, what)
 
 
 @primitive("placement.neurons", keeps=("flops", "weight_bytes", "cache_bytes"))
@@ -185,6 +196,18 @@ def _some_experts(op: Op, kept: float, used: float) -> Op:
         op, groups=max(1, round(op.groups * kept)), rows=op.rows * used, flops=op.flops * used, tensors=tensors,
         routing=routing,
     )  # fmt: skip
+
+
+def _some_positions(op: Op, kept: float, used: float) -> Op:
+    """Attention over a share `kept` of the cached positions, on which a share `used` of the reads falls."""
+
+    def fewer(tensor: Tensor) -> Tensor:
+        if tensor.role != "kv":
+            return tensor
+        return replace(tensor, read=tensor.read * used, write=tensor.write * kept, resident=tensor.resident * kept)
+
+    flops = op.flops._replace(pairs=op.flops.pairs * used)
+    return replace(with_tensors(op, fewer), flops=flops)
 
 
 def _label(recipe: Recipe) -> str:

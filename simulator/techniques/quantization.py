@@ -118,9 +118,7 @@ def arithmetic(graph: Graph, *, dtype: str, blocks: Sequence[str] = LINEAR) -> G
 
 
 @primitive("quantization.planes", keeps=("weight_bytes", "cache_bytes"), once="the format of the arithmetic")
-def planes(
-    graph: Graph, *, weight_bits: Count, activation_bits: Count, blocks: Sequence[str] = LINEAR
-) -> Graph:
+def planes(graph: Graph, *, weight_bits: Count, activation_bits: Count, blocks: Sequence[str] = LINEAR) -> Graph:
     """Products of whole numbers as sums of binary products: one for each pair of a weight's and an input's bit.
 
     Multiplies `weight_bits` x `activation_bits` times as often, at the rate of 1-bit operands; inputs are read in
@@ -136,7 +134,9 @@ def planes(
     def change(op: Op) -> list[Op]:
         narrow = with_tensors(
             op,
-            lambda t: replace(t, dtype=form, overhead_bits=extra) if t.role == "activation" and t.name == "input" else t,
+            lambda t: (
+                replace(t, dtype=form, overhead_bits=extra) if t.role == "activation" and t.name == "input" else t
+            ),
         )
         return [replace(narrow, dtype="int1", flops=op.flops * float(weight_bits * activation_bits))]
 
