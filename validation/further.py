@@ -82,7 +82,7 @@ def _judged(paper: str, claim: ClaimSpec, words: str, against: str) -> Row:
     numbers: list[float] = []
     first: ScenarioSpec | None = None
     asked = claim
-    for scenario in _ordered(file, claim, f"{words} {against}"):
+    for scenario in _ordered(file, claim, words, against):
         asked = _as_measured(claim, alike, scenario)
         try:
             found = [point.metric(asked.metric, asked.quantity, form == "absolute") for point in points(scenario)]
@@ -102,17 +102,26 @@ def _judged(paper: str, claim: ClaimSpec, words: str, against: str) -> Row:
     return row_of(paper, chosen, verdict(chosen, claimed, numbers), numbers)
 
 
-def _ordered(file: ClaimsFile, claim: ClaimSpec, words: str) -> list[ScenarioSpec]:
-    """The scenario that most of the claim's words name first; without words, those of the paper's claims on that metric."""
-    wanted = set(re.findall(r"[a-z0-9.]+", words.lower()))
+def _ordered(file: ClaimsFile, claim: ClaimSpec, words: str, against: str) -> list[ScenarioSpec]:
+    """The scenario that most of the claim's words name first; without words, those of the paper's claims on that metric.
+
+    What a claim compares with is looked for in all but the name of the machine.
+    """
+    wanted, rival = _words(words), _words(against)
     used = [own.scenario for own in file.claims if own.metric == claim.metric and own.scenario]
 
     def rank(scenario: ScenarioSpec) -> tuple[int, int]:
-        text = f"{scenario.name} {scenario.reason} {scenario.baseline} {scenario.technique}".lower()
+        text = f"{scenario.name} {scenario.reason} {scenario.baseline} {scenario.technique}"
+        software = {key: value for key, value in scenario.baseline.items() if key != "hardware"}
+        named = len(rival & _words(f"{scenario.name} {scenario.reason} {software}"))
         known = used.index(scenario.name) if scenario.name in used else len(used)
-        return -len(wanted & set(re.findall(r"[a-z0-9.]+", text))), known
+        return -len(wanted & _words(text)) - named, known
 
     return sorted(file.scenarios, key=rank)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z0-9.]+", text.lower()))
 
 
 def _as_measured(claim: ClaimSpec, alike: list[ClaimSpec], scenario: ScenarioSpec) -> ClaimSpec:
