@@ -19,6 +19,7 @@ from validation.outcomes import ABSOLUTE
 from validation.verdicts import Row, claimed_value, judge, load_claims, points, row_of, verdict
 
 WORDS = ("model", "hardware", "conditions")
+"""What an abstract may state of a claim's conditions."""
 BOUNDS = {
     "exact": "exact", "up_to": "up_to", "up to": "up_to", "max": "up_to", "at most": "up_to", "at_least": "at_least",
     "at least": "at_least", "min": "at_least", "average": "average", "mean": "average", "about": "about", "approx": "about",
@@ -60,11 +61,12 @@ def evaluate_further(path: Path) -> list[Row]:
             problem = Problem(shorten(path), number, 1, "", f"is not a claim (id, metric, value, bound): {error}")
             raise SpecError([problem]) from None
         paper = str(record.get("paper_id") or identity.partition("#")[0])
-        found.append(_judged(paper, claim, " ".join(str(record.get(key) or "") for key in WORDS)))
+        words = " ".join(str(record.get(key) or "") for key in WORDS)
+        found.append(_judged(paper, claim, words, str(record.get("baseline") or "")))
     return found
 
 
-def _judged(paper: str, claim: ClaimSpec, words: str) -> Row:
+def _judged(paper: str, claim: ClaimSpec, words: str, against: str) -> Row:
     try:
         file = load_claims(paper)
     except UnknownNameError:
@@ -80,7 +82,7 @@ def _judged(paper: str, claim: ClaimSpec, words: str) -> Row:
     numbers: list[float] = []
     first: ScenarioSpec | None = None
     asked = claim
-    for scenario in _ordered(file, claim, words):
+    for scenario in _ordered(file, claim, words, against):
         asked = _as_measured(claim, alike, scenario)
         try:
             found = [point.metric(asked.metric, asked.quantity, form == "absolute") for point in points(scenario)]
@@ -100,17 +102,26 @@ def _judged(paper: str, claim: ClaimSpec, words: str) -> Row:
     return row_of(paper, chosen, verdict(chosen, claimed, numbers), numbers)
 
 
-def _ordered(file: ClaimsFile, claim: ClaimSpec, words: str) -> list[ScenarioSpec]:
-    """The scenario that most of the claim's words name first; without words, those of the paper's claims on that metric."""
-    wanted = set(re.findall(r"[a-z0-9.]+", words.lower()))
+def _ordered(file: ClaimsFile, claim: ClaimSpec, words: str, against: str) -> list[ScenarioSpec]:
+    """The scenario that most of the claim's words name first; without words, those of the paper's claims on that metric.
+
+    What a claim compares with is looked for in all but the name of the machine.
+    """
+    wanted, rival = _words(words), _words(against)
     used = [own.scenario for own in file.claims if own.metric == claim.metric and own.scenario]
 
     def rank(scenario: ScenarioSpec) -> tuple[int, int]:
-        text = f"{scenario.name} {scenario.reason} {scenario.baseline} {scenario.technique}".lower()
+        text = f"{scenario.name} {scenario.reason} {scenario.baseline} {scenario.technique}"
+        software = {key: value for key, value in scenario.baseline.items() if key != "hardware"}
+        named = len(rival & _words(f"{scenario.name} {scenario.reason} {software}"))
         known = used.index(scenario.name) if scenario.name in used else len(used)
-        return -len(wanted & set(re.findall(r"[a-z0-9.]+", text))), known
+        return -len(wanted & _words(text)) - named, known
 
     return sorted(file.scenarios, key=rank)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z0-9.]+", text.lower()))
 
 
 def _as_measured(claim: ClaimSpec, alike: list[ClaimSpec], scenario: ScenarioSpec) -> ClaimSpec:

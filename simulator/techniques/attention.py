@@ -11,7 +11,7 @@ from typing import Literal
 from simulator.graph.op import Graph, Op, Tensor
 from simulator.graph.step import Amount
 from simulator.techniques.recipe import Recipe
-from simulator.techniques.registry import Fraction, Positive, Share, primitive
+from simulator.techniques.registry import Count, Fraction, Positive, Share, primitive
 from simulator.techniques.select import each
 
 
@@ -51,6 +51,37 @@ def kernel(graph: Graph, *, efficiency: Share, phase: Literal["any", "prefill", 
         ]
 
     return each(graph, lambda op: op.kind == "attention", change, "attention")
+
+
+@primitive("attention.columns", keeps=("flops", "weight_bytes", "cache_bytes", "cache_traffic"))
+def columns(graph: Graph, *, keys: Count, dtype: str = "fp32") -> Graph:
+    """Prompts go through attention one block of keys after the other: each block reads all queries and updates all outputs.
+
+    So the first FlashAttention did (Dao et al., arXiv 2205.14135, algorithm 1): the outer loop is over blocks of `keys`
+    positions, and between them unfinished outputs lie in memory in `dtype`. Per (query, key) pair and head d / keys
+    elements of the queries are read, and as many of the outputs read and written: N^2 d / keys in all, the bound of that
+    paper's theorem 2 with keys in proportion to the memory on chip.
+
+    >>> from simulator.scenario import load_model
+    >>> from simulator.graph.step import Slice
+    >>> plain, step = load_model("llama-2-7b").graph, (Slice.prefill(1, 8192),)
+    >>> extra = columns(plain, keys=128).bytes_at(step) - plain.bytes_at(step)
+    >>> pairs = 32 * 8192 * 8193 / 2  # of 32 layers, causal
+    >>> round(extra / (pairs * 32 * 128 / 128), 3)  # heads x head_dim / keys, 2 + 4 + 4 bytes
+    10.0
+    """
+    from simulator.techniques.select import phases_cut, present
+
+    def change(op: Op) -> list[Op]:
+        passing, decoding = phases_cut(op)
+        assert passing is not None
+        queries = Amount(pairs=op.heads * op.head_dim / keys)
+        outputs = Amount(pairs=op.heads * op.value_dim / keys)
+        again = Tensor("queries again", "activation", op.dtype, read=queries, split=True)
+        partial = Tensor("partial outputs", "activation", dtype, read=outputs, write=outputs, split=True)
+        return present(replace(passing, tensors=(*passing.tensors, again, partial)), decoding)
+
+    return each(graph, lambda op: op.kind == "attention" and op.phase != "decode", change, "attention of prompts")
 
 
 @primitive("attention.per_head", keeps=("flops", "weight_bytes", "cache_bytes"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from simulator.graph.op import Graph, Op
+from simulator.graph.op import Graph, Op, Tensor
 from simulator.graph.step import ZERO
 from simulator.techniques.registry import Count, Factor, Share, primitive
 from simulator.techniques.select import each, fewer_rows, in_blocks, named, with_tensors
@@ -31,11 +31,30 @@ def fuse(graph: Graph, *, names: Sequence[str]) -> Graph:
 
 
 @primitive("fusion.split", keeps=("flops", "weight_bytes", "cache_bytes"))
-def split(graph: Graph, *, names: Sequence[str]) -> Graph:
-    """Small ops that match a pattern are kernels of their own."""
+def split(graph: Graph, *, names: Sequence[str], kernels: Count = 1, dtype: str | None = None) -> Graph:
+    """Small ops that match a pattern are kernels of their own: `kernels` in a row, each of which reads and writes.
+
+    As frameworks run a formula that is written out operator by operator. `dtype`: what stands between them in memory.
+
+    >>> from simulator.graph.step import Slice
+    >>> from simulator.scenario import load_model
+    >>> step, plain = (Slice.prefill(1, 1024),), load_model("gpt2").graph
+    >>> chain = split(plain, names=["activation"], kernels=8)
+    >>> moved = [sum(op.bytes_at(step) for op in graph.ops if op.name.endswith("activation")) for graph in (plain, chain)]
+    >>> moved[1] / moved[0]
+    8.0
+    """
 
     def change(op: Op) -> list[Op]:
-        return [replace(op, fused=False)]
+        share = 1.0 / kernels
+
+        def one(tensor: Tensor) -> Tensor:
+            if tensor.role != "activation":
+                return tensor.scaled(share)
+            return replace(tensor, dtype=dtype or tensor.dtype)
+
+        apart = with_tensors(op, one)
+        return [replace(apart, fused=False, flops=op.flops * share, repeat=op.repeat * kernels)]
 
     return each(graph, lambda op: op.kind == "elementwise" and named(op, names), change, f"small ops named {names}")
 

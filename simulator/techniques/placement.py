@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from simulator.errors import ScenarioError
-from simulator.graph.op import Op
+from simulator.graph.op import Op, Routing, Tensor
 from simulator.techniques.recipe import Recipe, Rule
 from simulator.techniques.registry import Amount0, Fraction, Positive, Share, new_rules, primitive
-from simulator.techniques.select import LINEAR, attends, each, in_blocks, layers_cut, named, present
+from simulator.techniques.select import LINEAR, attends, each, in_blocks, layers_cut, named, present, with_tensors
 
 
 @primitive("placement.weights", keeps=("flops", "weight_bytes", "cache_bytes"))
@@ -67,7 +67,8 @@ def experts(
     """Routed experts lie in `memory`; a share `resident` of them is cached beside the activations.
 
     Without `hit`, the share of choices that falls on cached experts follows Zipf's law of exponent `skew` (0: all
-    experts are equally likely), the most popular being cached. Prefetching is `overlap`.
+    experts are equally likely), the most popular being cached. Prefetching is `overlap`. With `copied` off, experts are
+    computed where they lie: those beside the activations there, the others by a unit of `memory` if that is faster.
 
     >>> round(zipf_share(64, 16, 0.0), 3), round(zipf_share(64, 16, 1.0), 3)
     (0.25, 0.713)
@@ -76,11 +77,24 @@ def experts(
     if not routed:
         raise ScenarioError(f"{recipe.model.name} has no routed experts")
     found = zipf_share(routed[0], round(resident * routed[0]), skew) if hit is None else hit
+
+    def holds(op: Op) -> bool:
+        return op.routing is not None and op.kind == "gemm"
+
+    if not copied and 0.0 < resident < 1.0:
+        rule = Rule(_label(recipe), "weight", memory, 0.0, 1.0, copied, overlap, chunk_bytes, latency_s, 0.0)
+
+        def divided(op: Op) -> list[Op]:
+            _unclaimed(op, recipe)
+            cold = _some_experts(op, 1.0 - resident, 1.0 - found)
+            return [_some_experts(op, resident, found), replace(cold, name=f"{op.name}.cold", part=rule.part)]
+
+        return new_rules(recipe.with_graph(each(recipe.model.graph, holds, divided, "routed experts")), rule)
     rule = Rule(
         _label(recipe), "weight", memory, resident, 1.0 - found, copied, overlap, chunk_bytes, latency_s,
         staged * min(1.0, 4.0 / routed[0]),
     )  # fmt: skip
-    return _placed(recipe, rule, 1.0, lambda op: op.routing is not None and op.kind == "gemm", "routed experts")
+    return _placed(recipe, rule, 1.0, holds, "routed experts")
 
 
 @primitive("placement.cache", keeps=("flops", "weight_bytes", "cache_bytes"))
@@ -100,20 +114,31 @@ def cache(
 ) -> Recipe:
     """The cache of a share of the layers lies in `memory`, but for a share `resident`; see `placement.weights`.
 
-    With `copied` off, attention runs where the cache lies if a unit there is faster (a CPU, a drive, PIM). `index`: an
-    index of `kv_cache.retrieve` lies there too.
+    With `copied` off, attention runs where the cache lies if a unit there is faster (a CPU, a drive, PIM): over what is
+    resident beside the activations, over the rest there. `index`: an index of `kv_cache.retrieve` lies there too.
     """
+    used = resident if hit is None else hit
+
+    def holds(op: Op) -> bool:
+        return attends(op) and (index or not op.name.endswith(".select"))
+
+    what = "cache of keys and values"
+    if not copied and 0.0 < resident < 1.0:
+        rule = Rule(_label(recipe), "cache", memory, 0.0, 1.0, copied, overlap, chunk_bytes, latency_s, 0.0)
+
+        def divided(op: Op) -> list[Op]:
+            _unclaimed(op, recipe)
+            chosen, rest = layers_cut(op, share)
+            assert chosen is not None
+            cold = _some_positions(chosen, 1.0 - resident, 1.0 - used)
+            parts = (_some_positions(chosen, resident, used), replace(cold, name=f"{op.name}.cold", part=rule.part))
+            return present(*parts, rest)
+
+        return new_rules(recipe.with_graph(each(recipe.model.graph, holds, divided, what)), rule)
     rule = Rule(
-        _label(recipe), "cache", memory, resident, 1.0 - (resident if hit is None else hit), copied, overlap,
-        chunk_bytes, latency_s, staged,
+        _label(recipe), "cache", memory, resident, 1.0 - used, copied, overlap, chunk_bytes, latency_s, staged
     )  # fmt: skip
-    return _placed(
-        recipe,
-        rule,
-        share,
-        lambda op: attends(op) and (index or not op.name.endswith(".select")),
-        "cache of keys and values",
-    )
+    return _placed(recipe, rule, share, holds, what)
 
 
 @primitive("placement.neurons", keeps=("flops", "weight_bytes", "cache_bytes"))
@@ -159,6 +184,30 @@ def _portion(op: Op, used: float, kept: float) -> Op | None:
         replace(t, read=t.read * used, resident=t.resident * kept) if t.role == "weight" else t for t in op.tensors
     )
     return replace(op, n=n, k=k, tensors=tensors, flops=op.flops * used)
+
+
+def _some_experts(op: Op, kept: float, used: float) -> Op:
+    """A share `kept` of an op's experts, on which a share `used` of the choices falls."""
+    assert op.routing is not None
+    count = max(1, round(op.routing.experts * kept))
+    tensors = tuple(t.scaled(kept if t.role == "weight" else used) for t in op.tensors)
+    routing = Routing(count, min(float(count), op.routing.top_k * used))
+    return replace(
+        op, groups=max(1, round(op.groups * kept)), rows=op.rows * used, flops=op.flops * used, tensors=tensors,
+        routing=routing,
+    )  # fmt: skip
+
+
+def _some_positions(op: Op, kept: float, used: float) -> Op:
+    """Attention over a share `kept` of the cached positions, on which a share `used` of the reads falls."""
+
+    def fewer(tensor: Tensor) -> Tensor:
+        if tensor.role != "kv":
+            return tensor
+        return replace(tensor, read=tensor.read * used, write=tensor.write * kept, resident=tensor.resident * kept)
+
+    flops = op.flops._replace(pairs=op.flops.pairs * used)
+    return replace(with_tensors(op, fewer), flops=flops)
 
 
 def _label(recipe: Recipe) -> str:

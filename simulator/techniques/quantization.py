@@ -117,6 +117,32 @@ def arithmetic(graph: Graph, *, dtype: str, blocks: Sequence[str] = LINEAR) -> G
     return each(graph, lambda op: op.kind == "gemm" and in_blocks(op, blocks), change, f"linear layers in {blocks}")
 
 
+@primitive("quantization.planes", keeps=("weight_bytes", "cache_bytes"), once="the format of the arithmetic")
+def planes(graph: Graph, *, weight_bits: Count, activation_bits: Count, blocks: Sequence[str] = LINEAR) -> Graph:
+    """Products of whole numbers as sums of binary products: one for each pair of a weight's and an input's bit.
+
+    Multiplies `weight_bits` x `activation_bits` times as often, at the rate of 1-bit operands; inputs are read in
+    `activation_bits` (APNN-TC, Feng et al., arXiv 2106.12169).
+
+    >>> from simulator.graph.counts import TOKENS, linear
+    >>> layer = Graph("example", (linear("up", TOKENS, 1024, 1024, dtype="bf16", block="ffn"),))
+    >>> planes(layer, weight_bits=2, activation_bits=8).ops[0].flops == layer.ops[0].flops * 16
+    True
+    """
+    form, extra = _stored_as(None, float(activation_bits))
+
+    def change(op: Op) -> list[Op]:
+        narrow = with_tensors(
+            op,
+            lambda t: (
+                replace(t, dtype=form, overhead_bits=extra) if t.role == "activation" and t.name == "input" else t
+            ),
+        )
+        return [replace(narrow, dtype="int1", flops=op.flops * float(weight_bits * activation_bits))]
+
+    return each(graph, lambda op: op.kind == "gemm" and in_blocks(op, blocks), change, f"linear layers in {blocks}")
+
+
 @primitive("quantization.store", keeps=("flops",), once="the format of everything")
 def store(graph: Graph, *, dtype: str) -> Graph:
     """Weights, activations, caches and arithmetic in `dtype`, as if the network had been published in it."""

@@ -17,6 +17,12 @@ from simulator.techniques.select import LINEAR, each, in_layers, is_linear, laye
 
 Format = Literal["none", "bitmap", "index", "nm"]
 
+_INNER = {
+    "up": (True, False), "conv1": (True, False), "down": (False, False), "conv2": (False, False),
+    "qkv": (True, True), "q": (True, True), "kv": (True, True), "out": (False, True),
+}  # fmt: skip
+"""Last names of products that lead into the inner width of a block, or out of it, and whether it is made of heads."""
+
 
 @primitive("sparsity.weights", keeps=("cache_bytes",), lowers=("flops",))
 def weights(
@@ -77,7 +83,8 @@ def structured(
 ) -> Graph:
     """Smaller dense shapes: the shares of heads, of feed-forward width, of the residual stream and of layers that stay.
 
-    Weights and FLOPs of a layer follow the product of the widths on its two sides.
+    Weights and FLOPs of a layer follow the product of the widths on its two sides. In networks of convolutions and in
+    denoisers the inner width is that between a residual block's first and second product.
 
     >>> from simulator.scenario import load_model
     >>> whole = load_model("llama-2-7b").graph
@@ -87,6 +94,11 @@ def structured(
     """
 
     def width(op: Op, side: str) -> float:
+        last = op.name.rpartition(".")[2]
+        if op.kind == "gemm" and op.block not in ("attention", "mixer", "ffn") and last in _INNER:
+            inward, of_heads = _INNER[last]
+            share = heads if of_heads else ffn
+            return (share if inward else hidden) if side == "n" else (hidden if inward else share)
         inner = heads if op.block in ("attention", "mixer") else ffn if op.block == "ffn" else 1.0
         if op.kind != "gemm":
             return hidden if op.block in ("norm", "embedding", "head", "other") else inner
@@ -202,7 +214,15 @@ def attention(
     phase: Literal["any", "prefill", "decode"] = "any",
     layers: Share = 1.0,
 ) -> Graph:
-    """A share of the (query, key) pairs is computed: block-sparse patterns, thresholds. The cache stays whole."""
+    """A share of the (query, key) pairs is computed: block-sparse patterns, thresholds. The cache stays whole.
+
+    >>> from simulator.scenario import load_model
+    >>> whole = load_model("vit-base-patch16-224").graph
+    >>> pairs = next(op.flops.sequences for op in whole.ops if op.kind == "attention")
+    >>> fewer = attention(whole, density=0.1)
+    >>> round(next(op.flops.sequences for op in fewer.ops if op.kind == "attention") / pairs, 2)
+    0.1
+    """
     from simulator.techniques.select import phases_cut
 
     def change(op: Op) -> list[Op]:
@@ -212,7 +232,8 @@ def attention(
         found = []
         for part in parts:
             if phase in ("any", part.phase):
-                flops = part.flops._replace(pairs=part.flops.pairs * density)
+                whole = not any(t.role == "kv" for t in part.tensors) and not part.flops.pairs
+                flops = part.flops * density if whole else part.flops._replace(pairs=part.flops.pairs * density)
                 tensors = tuple(
                     replace(t, read=t.read._replace(context=t.read.context * density)) if t.role == "kv" else t
                     for t in part.tensors

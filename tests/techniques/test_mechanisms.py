@@ -8,11 +8,16 @@ from typing import Any
 import pytest
 
 import simulator as sim
+from simulator.errors import SimulatorError
 from simulator.graph.op import Graph
 from simulator.graph.step import Slice
 from simulator.scenario import load_model
+from simulator.techniques.attention import columns
 from simulator.techniques.kv_cache import budget, grown, spread
-from simulator.techniques.sparsity import activations, predictor, weights
+from simulator.techniques.placement import cache, experts
+from simulator.techniques.recipe import Recipe
+from simulator.techniques.sparsity import activations, predictor, structured, weights
+from simulator.techniques.sparsity import attention as sparse_attention
 
 
 def timed(folder: Path, text: str, model: str = "llama-2-7b", **scenario: Any) -> sim.Prediction:
@@ -113,3 +118,58 @@ def test_one_limit_of_the_power(tmp_path: Path) -> None:
     assert asked.e2el_s == pytest.approx(plain.e2el_s)
     assert both.e2el_s == pytest.approx(plain.e2el_s)
     assert asked.power_w == pytest.approx(plain.power_w)
+
+
+def test_first_fused_kernels_move_more_the_smaller_their_blocks() -> None:
+    whole, step = load_model("llama-2-7b").graph, (Slice.prefill(1, 8192),)
+    extra = [columns(whole, keys=keys).bytes_at(step) - whole.bytes_at(step) for keys in (128, 256)]
+    assert extra[0] == pytest.approx(2.0 * extra[1])
+    assert columns(whole, keys=128).bytes_at((Slice.decode(1, 8192),)) == whole.bytes_at((Slice.decode(1, 8192),))
+
+
+def test_bit_planes_cost_their_product_and_need_binary_units(tmp_path: Path) -> None:
+    times = [
+        timed(tmp_path, f"quantization.planes: {{weight_bits: {bits}, activation_bits: 8}}", output_tokens=1).ttft_s
+        for bits in (1, 2, 4)
+    ]
+    assert times == sorted(times)
+    assert timed(tmp_path, "quantization.native: {dtype: int1}").ttft_s > 0.0
+    with pytest.raises(SimulatorError, match="int1"):
+        timed(tmp_path, "quantization.native: {dtype: int1}", hardware="H100")
+
+
+def test_experts_and_caches_in_two_places_are_used_in_both(tmp_path: Path) -> None:
+    def routed(resident: float) -> float:
+        text = f"placement.experts: {{memory: host, resident: {resident}, copied: false}}"
+        asked = {"hardware": "pc-rtx-4090", "batch": 1, "input_tokens": 128}
+        return timed(tmp_path, text, "deepseek-v2-lite", **asked).tpot_s
+
+    def cached(resident: float) -> float:
+        text = f"placement.cache: {{memory: host, resident: {resident}, copied: false}}"
+        return timed(tmp_path, text, hardware="server-a100", batch=16, input_tokens=2048).tpot_s
+
+    for place in (routed, cached):
+        times = [place(resident) for resident in (0.0, 0.25, 0.5)]
+        assert times == sorted(times, reverse=True)
+        assert times[2] < 0.8 * times[0]
+
+
+def test_divided_experts_and_caches_are_stored_once() -> None:
+    routed = load_model("deepseek-v2-lite")
+    halves = experts(Recipe(routed), memory="host", resident=0.5, copied=False).model.graph
+    assert halves.resident_bytes(1, 1024) == pytest.approx(routed.graph.resident_bytes(1, 1024))
+    dense = load_model("llama-2-7b")
+    parts = cache(Recipe(dense), memory="host", resident=0.25, copied=False).model.graph
+    assert parts.resident_bytes(1, 1024) == pytest.approx(dense.graph.resident_bytes(1, 1024))
+
+
+def test_shares_reach_networks_without_a_cache() -> None:
+    step = (Slice.prefill(1, 1),)
+    for name in ("vit-base-patch16-224", "flux.1-dev"):
+        graph = load_model(name).graph
+        assert sparse_attention(graph, density=0.1).flops_at(step) < graph.flops_at(step)
+    for name in ("flux.1-dev", "sdxl-unet"):
+        graph = load_model(name).graph
+        narrow = structured(graph, heads=0.8, ffn=0.8)
+        assert narrow.parameters() < 0.9 * graph.parameters()
+        assert narrow.flops_at(step) < 0.9 * graph.flops_at(step)

@@ -103,6 +103,17 @@ def test_further_claims(tmp_path: Path) -> None:
         evaluate_further(file)
 
 
+def test_further_claims_prefer_the_baseline_they_name(tmp_path: Path) -> None:
+    rows = [
+        {"id": "h2o#2", "metric": "throughput_gain", "value": 3, "bound": "up_to", "baseline": baseline, "model": "OPT"}
+        for baseline in ("FlexGen", "Hugging Face Accelerate", "DeepSpeed ZeRO-Inference")
+    ]
+    file = tmp_path / "more.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in rows))
+    found = [row.scenario for row in evaluate_further(file)]
+    assert found == ["against-flexgen", "against-accelerate", "offload"]
+
+
 def test_paper_command(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["paper", "scissorhands"])
     assert result.exit_code == 0
