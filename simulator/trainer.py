@@ -214,7 +214,7 @@ class Trainer:
                     roles[role] += share * size * (in_flight if role == "activation" else 1)
                 roles["activation"] += working
                 if op.kind != "collective":
-                    operands = max(operands, operand_bytes(op, part.slice))
+                    operands = max(operands, operand_bytes(op, part.slice, self.scenario.cp > 1))
                 elif op.name.endswith(".all_gather.forward") and op.axis == "dp":
                     gathered = max(gathered, op.bytes_at((part.slice,)) / op.repeat)
         roles["weight"] += 2.0 * gathered

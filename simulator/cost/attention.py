@@ -32,7 +32,7 @@ def prefill_attention(
     """Seconds of prefill and of its arithmetic alone.
 
     A block is `query_tile` queries of one head; it multiplies whole tiles of `key_tile` keys that its queries see, and
-    takes `softmax` vector operations per score: block_s + 4 Tq keys d / core rate + Tq keys softmax / vector rate.
+    takes `softmax` vector operations per score that is computed: block_s + 4 Tq keys d / core rate + Tq keys softmax / vector rate.
     Blocks share the cores; at the end some cores stand idle for `tail` of a block, and none ends before its longest
     block. That, the memories and the cache overlap by `sharpness`; `floor_s` is what even one query takes.
     Before it, a pass of its own may copy the new keys and values to the cache: `store_s` at full bandwidth, at `store` of
@@ -53,7 +53,9 @@ def prefill_attention(
         keys = min(whole, seen + (ragged if reaching else 0.5 * ragged))
         if reaching:
             longest = min(whole, 2.0 * seen + ragged)
-    per_key = row.query_tile * unit.cores * (pair_flops / (rate * row.compute) + row.softmax / unit.vector_flop_per_s)
+    per_key = row.query_tile * unit.cores * (
+        pair_flops / (rate * row.compute) + (1.0 - op.skipped) * row.softmax / unit.vector_flop_per_s
+    )
     blocks = sequences * heads * tiles
     last = longest * per_key + row.block_s
     block = keys * per_key + row.block_s
@@ -93,7 +95,7 @@ def decode_attention(
     rows = math.ceil(min(group, row.group_limit) / row.group_tile) * row.group_tile
     length = context / sequences
     blocks = sequences * max(1.0, op.kv_heads) * passes
-    arithmetic = rows * unit.cores * (pair_flops / rate + row.softmax / unit.vector_flop_per_s)
+    arithmetic = rows * unit.cores * (pair_flops / rate + (1.0 - op.skipped) * row.softmax / unit.vector_flop_per_s)
     per_key = max(unit.cores * key_s / (row.bandwidth * row.core_bandwidth), arithmetic)
     tiles = length / row.key_tile
     whole = math.ceil(tiles) * row.key_tile

@@ -134,6 +134,8 @@ class Op:
     """Share of the calibrated speed that a technique's kernel reaches."""
     expansion: float | None = None
     """Operations per expanded narrow weight; None: those of the calibrated kernel."""
+    density: float = 1.0
+    """Attention: share of the pairs within its span whose scores are computed (block-sparse kernels)."""
 
     def seen(self, step: Step) -> Features:
         """The features of a step as this op sees them: its span, and only the slices of its phase."""

@@ -68,9 +68,14 @@ def kept_bytes(op: Op, part: Slice, recompute: Recompute) -> tuple[dict[Role, fl
     return kept, replace(op, tensors=tuple(passing)).resident_bytes(*sizes).get("activation", 0.0)
 
 
-def operand_bytes(op: Op, part: Slice) -> float:
-    """Bytes of activations that an op reads and writes, and that are not kept anyway."""
+def operand_bytes(op: Op, part: Slice, ring: bool = False) -> float:
+    """Bytes of activations that an op reads and writes, and that are not kept anyway.
+
+    `ring`: keys and values go around, so that a rank holds its own and those that pass it, never all.
+    """
     seen = op.seen((part,))
+    if ring and op.kind == "attention":
+        seen = seen._replace(context=min(seen.context, 2.0 * seen.tokens))
     loose = (t for t in op.tensors if t.role == "activation" and not any(t.resident))
     return sum((t.read + t.write).at(seen) * t.bytes_per_element for t in loose)
 
