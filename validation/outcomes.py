@@ -142,7 +142,7 @@ class Inference:
         """The prompts of one replica, or one decode step in the middle of the answer."""
         scenario, schedule = self.scenario, self.predictor.schedule
         start, generated, source = self.predictor.lengths(scenario.input_tokens, scenario.output_tokens)
-        batch = float(scenario.batch) / scenario.dp
+        batch = max(1.0, float(scenario.batch) / scenario.dp)
         if phase == "prefill":
             known = max(float(schedule.known_tokens), schedule.known_share * start)
             return (Slice(batch, max(1.0, start - known), known, source),)
