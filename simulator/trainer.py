@@ -53,6 +53,8 @@ class TrainingScenario:
     optimizer: str = "adamw"
     zero_stage: int = 0
     lora_rank: int | None = None
+    part_share: float | None = None
+    """Share of the heads and channels that is trained, where the rest is frozen (S2FT, arXiv 2412.06289)."""
     weight_dtype: str | None = None
     """Of trained weights and arithmetic; with `lora_rank`, narrower, of the frozen weights. None: the model's own."""
     gradient_dtype: str | None = None
@@ -143,6 +145,7 @@ class Trainer:
             parameter_dtype=graph.dtype,
             gradient_dtype=scenario.gradient_dtype or graph.dtype,
             lora_rank=scenario.lora_rank,
+            part_share=scenario.part_share,
             gradient_accumulation=scenario.gradient_accumulation,
             flash_attention=scenario.flash_attention,
             score_passes=scenario.score_passes,
@@ -370,7 +373,7 @@ def _check(scenario: TrainingScenario) -> None:
         if getattr(scenario, label) < 1:
             raise ScenarioError(f"{label} must be at least 1, got {getattr(scenario, label)}")
     dtype = scenario.weight_dtype
-    if dtype is not None and dtype not in _FLOATS and scenario.lora_rank is None:
+    if dtype is not None and dtype not in _FLOATS and scenario.lora_rank is None and scenario.part_share is None:
         raise ScenarioError(
             f"weights cannot be trained in {dtype}: use {', '.join(_FLOATS)}, or adapters (--lora-rank)"
         )

@@ -89,6 +89,8 @@ class TrainingPlan:
     """Train only low-rank adapters of this rank (arXiv 2106.09685) and freeze the rest."""
     lora_targets: tuple[str, ...] = ("*_proj", "experts_*")
     """Patterns of the names of the GEMMs that get an adapter; by default the projections of attention, FFN, mixers."""
+    part_share: float | None = None
+    """Train only this share of the inputs (heads, channels) of the GEMMs that a norm does not feed, as one dense part."""
     gradient_accumulation: int = 1
     """Micro-batches per optimizer step."""
     flash_attention: bool = True
@@ -118,6 +120,11 @@ class TrainingPlan:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ScenarioError(f"{name} must be at least 1, got {value}")
+
+    @property
+    def freezes(self) -> bool:
+        """Whether most weights are not trained."""
+        return self.lora_rank is not None or self.part_share is not None
 
     @property
     def keeps_master(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Literal
 
 from simulator.techniques.recipe import Recipe
-from simulator.techniques.registry import Count, Fraction, Positive, primitive
+from simulator.techniques.registry import Count, Fraction, Positive, Share, primitive
 
 
 @primitive("training.recompute", once="what training recomputes")
@@ -61,6 +61,15 @@ def sequence(recipe: Recipe, *, ranks: Count) -> Recipe:
 def adapters(recipe: Recipe, *, rank: Count) -> Recipe:
     """Only low-rank adapters are trained (arXiv 2106.09685): no gradients or state for the rest."""
     return _option(recipe, "lora_rank", rank)
+
+
+@primitive("training.parts", once="what is trained")
+def parts(recipe: Recipe, *, share: Share) -> Recipe:
+    """Only a share of the heads and feed-forward channels is trained, each side's as one dense block of its last matrix.
+
+    Nothing else has gradients or optimizer state, and only the chosen inputs are kept (S2FT, arXiv 2412.06289).
+    """
+    return _option(recipe, "part_share", share)
 
 
 @primitive("training.weights", once="the format of trained weights")
