@@ -62,6 +62,8 @@ class TrainingScenario:
     flash_attention: bool = True
     score_passes: float = 2.0
     """Without flash attention: crossings of memory of one element per (query, key) pair and head, in each direction."""
+    dropout: bool = False
+    """Whether activations and probabilities are dropped at random, which keeps masks, as networks up to 2020 were trained."""
     state_dtype: str = "fp32"
     """Of the optimizer's state."""
     master_copy: bool = True
@@ -149,6 +151,7 @@ class Trainer:
             gradient_accumulation=scenario.gradient_accumulation,
             flash_attention=scenario.flash_attention,
             score_passes=scenario.score_passes,
+            dropout=scenario.dropout,
             optimizer_dtype=scenario.state_dtype,
             master_dtype="fp32" if scenario.master_copy else None,
         )
