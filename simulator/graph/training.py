@@ -159,7 +159,9 @@ def _parts(item: _Forward, plan: TrainingPlan, share: float) -> list[_Forward]:
     whole = {"output", "bias"}
 
     def of(count: int, kept: bool) -> Op:
-        tensors = tuple(t if t.name in whole else t.scaled(count / op.k) for t in op.tensors if kept or t.name != "bias")
+        tensors = tuple(
+            t if t.name in whole else t.scaled(count / op.k) for t in op.tensors if kept or t.name != "bias"
+        )
         return replace(op, k=count, tensors=tensors, flops=op.flops * (count / op.k))
 
     frozen, part = of(op.k - chosen, True), of(chosen, False)

@@ -100,7 +100,9 @@ def _pooled(machine: Machine, point: Operating) -> Machine:
     there = sum(unit.count for unit in chosen)
     wanted = there if point.cores is None else float(point.cores)
     if wanted > there:
-        raise ScenarioError(f"{wanted:g} cores are more than the {there:g} of {machine.name} in {', '.join(point.units)}")
+        raise ScenarioError(
+            f"{wanted:g} cores are more than the {there:g} of {machine.name} in {', '.join(point.units)}"
+        )
     pool: list[Unit] = []
     for unit in chosen:
         if sum(member.count for member in pool) < wanted:
@@ -111,8 +113,12 @@ def _pooled(machine: Machine, point: Operating) -> Machine:
     joined = replace(
         first,
         count=wanted,
-        peak_flop_per_s={name: wanted * min(u.peak_flop_per_s[name] / u.count for u in pool) for name in sorted(formats)},
-        joules_per_flop={name: first.joules_per_flop[name] for name in sorted(formats) if name in first.joules_per_flop},
+        peak_flop_per_s={
+            name: wanted * min(u.peak_flop_per_s[name] / u.count for u in pool) for name in sorted(formats)
+        },
+        joules_per_flop={
+            name: first.joules_per_flop[name] for name in sorted(formats) if name in first.joules_per_flop
+        },
         runs=frozenset.union(*(unit.runs for unit in pool)),
         read_bytes_per_s=tuple(min(drawn, rate) for rate in first.read_bytes_per_s),
         write_bytes_per_s=tuple(min(drawn, rate) for rate in first.write_bytes_per_s),

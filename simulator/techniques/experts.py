@@ -34,7 +34,11 @@ def capacity(graph: Graph, *, factor: Factor, masked: Count0 = 0) -> Graph:
         return [wider, _masked(op, graph, factor, masked)]
 
     def wide(op: Op) -> bool:
-        return _routed(op) or (op.kind == "collective" and op.axis == "ep") or op.name.endswith(("permute", "combine", "experts_activation"))
+        return (
+            _routed(op)
+            or (op.kind == "collective" and op.axis == "ep")
+            or op.name.endswith(("permute", "combine", "experts_activation"))
+        )
 
     _check(graph)
     return each(graph, wide, change, "routed experts")

@@ -16,7 +16,6 @@ from simulator.techniques.recipe import Schedule
 from simulator.techniques.registry import Bits, Count, Fraction, Share, primitive
 from simulator.techniques.select import each, with_tensors
 
-
 _LEAST_ROWS = 16
 """Rows per rank below which an op is not worth dividing: embeddings of the time step and of the text."""
 

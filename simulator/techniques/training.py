@@ -31,12 +31,14 @@ def optimizer(recipe: Recipe, *, name: str) -> Recipe:
 
 
 @primitive("training.gradients", once="the format of gradients")
-def gradients(recipe: Recipe, *, dtype: str, warmup: Fraction = 0.0) -> Recipe:
+def gradients(recipe: Recipe, *, dtype: str, warmup: Fraction = 0.0, summed: bool = True) -> Recipe:
     """Gradients are kept and exchanged in this format, after a `warmup` share of the steps in their own.
 
-    On average a step takes warmup T_whole + (1 - warmup) T_compressed (1-bit Adam, arXiv 2102.02888).
+    On average a step takes warmup T_whole + (1 - warmup) T_compressed (1-bit Adam, arXiv 2102.02888). Without `summed` only
+    messages have the format: they go from each rank to each, are summed there and gathered, and each rank keeps its error.
     """
-    return _option(_option(recipe, "gradient_dtype", dtype), "uncompressed_share", warmup)
+    changed = _option(_option(recipe, "gradient_dtype", dtype), "uncompressed_share", warmup)
+    return changed if summed else _option(changed, "gradients_summed", False)
 
 
 @primitive("training.states", once="the format of optimizer state")
