@@ -31,6 +31,8 @@ class ScenarioSpec(Spec):
     """
     technique: dict[str, Any] = Field(default_factory=dict)
     """What differs from the baseline."""
+    measures: dict[str, str] = Field(default_factory=dict)
+    """The quantity that the paper means by a metric, where that is not the usual one: throughput of decode alone."""
     range: dict[str, list[Any]] = Field(default_factory=dict)
     """Values that the stated conditions leave open, for both sides: every combination is evaluated."""
     vary: dict[str, list[Any]] = Field(default_factory=dict)

@@ -15,10 +15,11 @@ from typing import Any
 from simulator.errors import Problem, SimulatorError, SpecError, UnknownNameError, shorten
 from validation.claimspec import ClaimsFile, ClaimSpec, ScenarioSpec
 from validation.metricnames import known_metrics, meaning
-from validation.outcomes import ABSOLUTE
+from validation.outcomes import ABSOLUTE, LOWER
 from validation.verdicts import Row, claimed_value, judge, load_claims, points, row_of, verdict
 
 WORDS = ("model", "hardware", "conditions")
+"""What an abstract may state of a claim's conditions."""
 BOUNDS = {
     "exact": "exact", "up_to": "up_to", "up to": "up_to", "max": "up_to", "at most": "up_to", "at_least": "at_least",
     "at least": "at_least", "min": "at_least", "average": "average", "mean": "average", "about": "about", "approx": "about",
@@ -60,11 +61,12 @@ def evaluate_further(path: Path) -> list[Row]:
             problem = Problem(shorten(path), number, 1, "", f"is not a claim (id, metric, value, bound): {error}")
             raise SpecError([problem]) from None
         paper = str(record.get("paper_id") or identity.partition("#")[0])
-        found.append(_judged(paper, claim, " ".join(str(record.get(key) or "") for key in WORDS)))
+        words = " ".join(str(record.get(key) or "") for key in WORDS)
+        found.append(_judged(paper, claim, words, str(record.get("baseline") or "")))
     return found
 
 
-def _judged(paper: str, claim: ClaimSpec, words: str) -> Row:
+def _judged(paper: str, claim: ClaimSpec, words: str, against: str) -> Row:
     try:
         file = load_claims(paper)
     except UnknownNameError:
@@ -80,7 +82,7 @@ def _judged(paper: str, claim: ClaimSpec, words: str) -> Row:
     numbers: list[float] = []
     first: ScenarioSpec | None = None
     asked = claim
-    for scenario in _ordered(file, claim, words):
+    for scenario in _ordered(file, claim, f"{words} {against}"):
         asked = _as_measured(claim, alike, scenario)
         try:
             found = [point.metric(asked.metric, asked.quantity, form == "absolute") for point in points(scenario)]
@@ -101,24 +103,38 @@ def _judged(paper: str, claim: ClaimSpec, words: str) -> Row:
 
 
 def _ordered(file: ClaimsFile, claim: ClaimSpec, words: str) -> list[ScenarioSpec]:
-    """The scenario that most of the claim's words name first; without words, those of the paper's claims on that metric."""
+    """The scenario that most of the claim's words name first; without words, those of the paper's claims on that metric.
+
+    Times and bytes are compared at one batch, wherever the paper has such a scenario.
+    """
     wanted = set(re.findall(r"[a-z0-9.]+", words.lower()))
     used = [own.scenario for own in file.claims if own.metric == claim.metric and own.scenario]
 
-    def rank(scenario: ScenarioSpec) -> tuple[int, int]:
+    def rank(scenario: ScenarioSpec) -> tuple[bool, int, int]:
         text = f"{scenario.name} {scenario.reason} {scenario.baseline} {scenario.technique}".lower()
         known = used.index(scenario.name) if scenario.name in used else len(used)
-        return -len(wanted & set(re.findall(r"[a-z0-9.]+", text))), known
+        return _unlike(claim.metric, scenario), -len(wanted & set(re.findall(r"[a-z0-9.]+", text))), known
 
     return sorted(file.scenarios, key=rank)
+
+
+def _unlike(metric: str, scenario: ScenarioSpec) -> bool:
+    """Whether a ratio of times or bytes would mix batches: those of the two sides differ, or are the largest that fit."""
+    if metric not in LOWER or metric.startswith(("energy", "power", "cost")):
+        return False
+    batch = scenario.baseline.get("batch")
+    return batch == "max" or scenario.technique.get("batch", batch) != batch
 
 
 def _as_measured(claim: ClaimSpec, alike: list[ClaimSpec], scenario: ScenarioSpec) -> ClaimSpec:
     """The claim with the quantity that the paper's own claims on the metric compare."""
     own = [other for other in alike if other.quantity not in (None, "fits") and other.scenario]
     near = next((other for other in own if other.scenario == scenario.name), own[0] if own else None)
-    if claim.quantity or near is None:
+    if claim.quantity:
         return claim
+    if near is None:
+        meant = scenario.measures.get(claim.metric)
+        return claim.model_copy(update={"quantity": meant}) if meant else claim
     return claim.model_copy(update={"quantity": near.quantity})
 
 

@@ -97,7 +97,7 @@ def decode_attention(
     rows = math.ceil(min(group, row.group_limit) / row.group_tile) * row.group_tile
     length = context / sequences
     blocks = sequences * max(1.0, op.kv_heads) * passes
-    arithmetic = rows * unit.cores * (pair_flops / rate + (1.0 - op.skipped) * row.softmax / unit.vector_flop_per_s)
+    arithmetic = rows * unit.cores * (pair_flops / rate + row.softmax / unit.vector_flop_per_s)
     per_key = max(unit.cores * key_s / (row.bandwidth * row.core_bandwidth), arithmetic)
     tiles = length / row.key_tile
     whole = math.ceil(tiles) * row.key_tile
