@@ -144,7 +144,8 @@ def predict_training(
     energy_j = dynamic_j + parts["static"]
     if asked.uncompressed_share > 0.0:
         early = predict_training(
-            replace(asked, gradient_dtype=trainer.uncompressed_dtype, uncompressed_share=0.0), decided=True
+            replace(asked, gradient_dtype=trainer.uncompressed_dtype, gradients_summed=True, uncompressed_share=0.0),
+            decided=True,
         )
         step_s, energy_j = (
             asked.uncompressed_share * first + (1.0 - asked.uncompressed_share) * then

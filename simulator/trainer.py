@@ -5,6 +5,7 @@ Knows the closed form of a 1F1B pipeline and where ranks stand; nothing of conve
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -20,7 +21,7 @@ from simulator.explain import costs
 from simulator.graph.build import Model
 from simulator.graph.op import Graph, Op, Role, Tensor
 from simulator.graph.optimizer import Recompute
-from simulator.graph.passes import cast, end_of, is_tied, kept_bytes, operand_bytes, pass_of
+from simulator.graph.passes import cast, end_of, is_tied, kept_bytes, operand_bytes, pass_of, ring_ops
 from simulator.graph.step import Amount, Slice
 from simulator.graph.training import TrainingPlan, training_graph
 from simulator.mapping.machine import Interconnect, load_machine
@@ -53,13 +54,19 @@ class TrainingScenario:
     optimizer: str = "adamw"
     zero_stage: int = 0
     lora_rank: int | None = None
+    part_share: float | None = None
+    """Share of the heads and channels that is trained, where the rest is frozen (S2FT, arXiv 2412.06289)."""
     weight_dtype: str | None = None
     """Of trained weights and arithmetic; with `lora_rank`, narrower, of the frozen weights. None: the model's own."""
     gradient_dtype: str | None = None
+    gradients_summed: bool = True
+    """Whether messages of gradients are summed on their way; otherwise they go from each rank to each, and are gathered."""
     engine: str = "native"
     flash_attention: bool = True
     score_passes: float = 2.0
     """Without flash attention: crossings of memory of one element per (query, key) pair and head, in each direction."""
+    dropout: bool = False
+    """Whether activations and probabilities are dropped at random, which keeps masks."""
     state_dtype: str = "fp32"
     """Of the optimizer's state."""
     master_copy: bool = True
@@ -142,10 +149,13 @@ class Trainer:
             data_parallel=parallelism.dp,
             parameter_dtype=graph.dtype,
             gradient_dtype=scenario.gradient_dtype or graph.dtype,
+            gradients_summed=scenario.gradients_summed,
             lora_rank=scenario.lora_rank,
+            part_share=scenario.part_share,
             gradient_accumulation=scenario.gradient_accumulation,
             flash_attention=scenario.flash_attention,
             score_passes=scenario.score_passes,
+            dropout=scenario.dropout,
             optimizer_dtype=scenario.state_dtype,
             master_dtype="fp32" if scenario.master_copy else None,
         )
@@ -156,7 +166,9 @@ class Trainer:
         if parallelism.pp > 1:
             sharded = sharded.with_ops([*sharded.ops, self._send(graph)])
         if scenario.cp > 1:
-            sharded = sharded.with_ops([*sharded.ops, *self._ring(graph)])
+            sharded = sharded.with_ops(
+                [*sharded.ops, *ring_ops(graph, scenario.cp, scenario.tp, scenario.gradient_accumulation)]
+            )
         return _Part(sharded, part, flops)
 
     def _send(self, graph: Graph) -> Op:
@@ -167,23 +179,6 @@ class Trainer:
             "stage.send", "collective", (message,), repeat=times, dtype=graph.dtype, rows=Amount(tokens=1.0),
             n=graph.hidden, groups=2, collective="send", axis="pp",
         )  # fmt: skip
-
-    def _ring(self, graph: Graph) -> list[Op]:
-        """Keys and values of all ranks on their way around: forward, and with their gradients backward."""
-        scenario = self.scenario
-        found = []
-        for op in graph.ops:
-            if op.kind == "attention" and op.phase != "decode":
-                width = op.kv_heads * (op.head_dim + op.value_dim) / scenario.tp
-                message = Tensor("message", "activation", graph.dtype, read=Amount(tokens=width * scenario.cp))
-                found.append(
-                    Op(
-                        f"{op.name}.ring", "collective", (message,), repeat=3.0 * op.repeat * scenario.gradient_accumulation,
-                        dtype=graph.dtype, rows=Amount(tokens=1.0), n=max(1, round(width)), groups=scenario.cp,
-                        collective="all_gather", axis="cp",
-                    )
-                )  # fmt: skip
-        return found
 
     @cached_property
     def memory_by_role_bytes(self) -> dict[Role, float]:
@@ -214,7 +209,7 @@ class Trainer:
                     roles[role] += share * size * (in_flight if role == "activation" else 1)
                 roles["activation"] += working
                 if op.kind != "collective":
-                    operands = max(operands, operand_bytes(op, part.slice))
+                    operands = max(operands, operand_bytes(op, part.slice, self.scenario.cp > 1))
                 elif op.name.endswith(".all_gather.forward") and op.axis == "dp":
                     gathered = max(gathered, op.bytes_at((part.slice,)) / op.repeat)
         roles["weight"] += 2.0 * gathered
@@ -246,8 +241,11 @@ class Trainer:
             table = build_table(part.graph, machine, engine, shared, resolved.calibration)
             check_runnable(table, part.graph, machine)
             links: list[LinkRow] = list(table.links)
-            for axis, link in self.links.items():
-                chosen = [position for position, op in enumerate(table.ops) if op.axis == axis]
+            for axis, direct, link in self._routes():
+                chosen = [
+                    position for position, op in enumerate(table.ops)
+                    if op.axis == axis and (op.collective == "all_to_all") == direct
+                ]  # fmt: skip
                 only = part.graph.with_ops(table.ops[position] for position in chosen)
                 joined = replace(machine, links=(link,))
                 rows = build_table(only, joined, engine, shared, resolved.calibration).links
@@ -279,6 +277,14 @@ class Trainer:
             rate = min(max(fastest.bytes_per_s, link.bytes_per_s), inside * link.bytes_per_s)
             found[axis] = replace(link, bytes_per_s=rate, max_devices=float("inf"))
         return found
+
+    def _routes(self) -> Iterator[tuple[str, bool, Interconnect]]:
+        """The link of each axis: of rings, and of messages from each rank to each, which cross it on their own."""
+        for axis, link in self.links.items():
+            yield axis, False, link
+            reach = self.parallelism.tp * {"dp": self.parallelism.dp, "cp": self.scenario.cp}.get(axis, 1)
+            own = self.resolved.machine.interconnect(reach)
+            yield axis, True, replace(own, max_devices=float("inf")) if own and axis != "pp" else link
 
     @property
     def peak_flop_per_s(self) -> float:
@@ -370,7 +376,7 @@ def _check(scenario: TrainingScenario) -> None:
         if getattr(scenario, label) < 1:
             raise ScenarioError(f"{label} must be at least 1, got {getattr(scenario, label)}")
     dtype = scenario.weight_dtype
-    if dtype is not None and dtype not in _FLOATS and scenario.lora_rank is None:
+    if dtype is not None and dtype not in _FLOATS and scenario.lora_rank is None and scenario.part_share is None:
         raise ScenarioError(
             f"weights cannot be trained in {dtype}: use {', '.join(_FLOATS)}, or adapters (--lora-rank)"
         )

@@ -23,13 +23,16 @@ class ScenarioSpec(Spec):
     reason: str = Field(min_length=1)
     """Why this model, hardware, batch and context, and each parameter that the abstract leaves open."""
     baseline: dict[str, Any]
-    """Fields of a scenario; with `train: true`, of a training scenario. `batch: max` is the largest that fits.
+    """Fields of a scenario; with `train: true`, of a training scenario; with `fleet`, of a deployment (`fleets.FIELDS`).
+    `batch: max` is the largest that fits.
 
     With `timeline: true`, or `timeline: {FIELD: VALUE}` with fields of `simulator.events.policy.Policy`, times, rates and
     energy are those of the event-driven simulation.
     """
     technique: dict[str, Any] = Field(default_factory=dict)
     """What differs from the baseline."""
+    measures: dict[str, str] = Field(default_factory=dict)
+    """The quantity that the paper means by a metric, where that is not the usual one: throughput of decode alone."""
     range: dict[str, list[Any]] = Field(default_factory=dict)
     """Values that the stated conditions leave open, for both sides: every combination is evaluated."""
     vary: dict[str, list[Any]] = Field(default_factory=dict)

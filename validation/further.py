@@ -15,7 +15,7 @@ from typing import Any
 from simulator.errors import Problem, SimulatorError, SpecError, UnknownNameError, shorten
 from validation.claimspec import ClaimsFile, ClaimSpec, ScenarioSpec
 from validation.metricnames import known_metrics, meaning
-from validation.outcomes import ABSOLUTE
+from validation.outcomes import ABSOLUTE, LOWER
 from validation.verdicts import Row, claimed_value, judge, load_claims, points, row_of, verdict
 
 WORDS = ("model", "hardware", "conditions")
@@ -105,17 +105,18 @@ def _judged(paper: str, claim: ClaimSpec, words: str, against: str) -> Row:
 def _ordered(file: ClaimsFile, claim: ClaimSpec, words: str, against: str) -> list[ScenarioSpec]:
     """The scenario that most of the claim's words name first; without words, those of the paper's claims on that metric.
 
-    What a claim compares with is looked for in all but the name of the machine.
+    What a claim compares with is looked for in all but the name of the machine. Times and bytes are compared at one batch,
+    wherever the paper has such a scenario.
     """
     wanted, rival = _words(words), _words(against)
     used = [own.scenario for own in file.claims if own.metric == claim.metric and own.scenario]
 
-    def rank(scenario: ScenarioSpec) -> tuple[int, int]:
+    def rank(scenario: ScenarioSpec) -> tuple[bool, int, int]:
         text = f"{scenario.name} {scenario.reason} {scenario.baseline} {scenario.technique}"
         software = {key: value for key, value in scenario.baseline.items() if key != "hardware"}
         named = len(rival & _words(f"{scenario.name} {scenario.reason} {software}"))
         known = used.index(scenario.name) if scenario.name in used else len(used)
-        return -len(wanted & _words(text)) - named, known
+        return _unlike(claim.metric, scenario), -len(wanted & _words(text)) - named, known
 
     return sorted(file.scenarios, key=rank)
 
@@ -124,12 +125,23 @@ def _words(text: str) -> set[str]:
     return set(re.findall(r"[a-z0-9.]+", text.lower()))
 
 
+def _unlike(metric: str, scenario: ScenarioSpec) -> bool:
+    """Whether a ratio of times or bytes would mix batches: those of the two sides differ, or are the largest that fit."""
+    if metric not in LOWER or metric.startswith(("energy", "power", "cost")):
+        return False
+    batch = scenario.baseline.get("batch")
+    return batch == "max" or scenario.technique.get("batch", batch) != batch
+
+
 def _as_measured(claim: ClaimSpec, alike: list[ClaimSpec], scenario: ScenarioSpec) -> ClaimSpec:
     """The claim with the quantity that the paper's own claims on the metric compare."""
     own = [other for other in alike if other.quantity not in (None, "fits") and other.scenario]
     near = next((other for other in own if other.scenario == scenario.name), own[0] if own else None)
-    if claim.quantity or near is None:
+    if claim.quantity:
         return claim
+    if near is None:
+        meant = scenario.measures.get(claim.metric)
+        return claim.model_copy(update={"quantity": meant}) if meant else claim
     return claim.model_copy(update={"quantity": near.quantity})
 
 

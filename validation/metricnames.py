@@ -46,6 +46,7 @@ RULES: tuple[tuple[str, str, str | None], ...] = (
     ("prefill|prompt energy", "energy_reduction", "prefill_energy_j"),
     ("energy efficiency|efficient|gain|per", "energy_efficiency_gain", None),
     ("energy|joule|joules", "energy_reduction", None),
+    ("tps|tokens|throughput|performance w|watt|watts", "energy_efficiency_gain", None),
     ("power|watt|watts", "power_reduction", None),
     ("prefill|prompt flops|flop|compute|computation", "flops_reduction", "prefill_flops"),
     ("decode|decoding flops|flop|compute|computation", "flops_reduction", "decode_flops"),
@@ -53,6 +54,7 @@ RULES: tuple[tuple[str, str, str | None], ...] = (
      None),
     ("flops|flop|macs|operations", "flops_reduction", None),
     ("cost|price|dollar|dollars|usd|money|economy", "cost_reduction", None),
+    ("image|images|picture|pictures|video latency|time|speed|speedup|faster", "latency_speedup", None),
     ("prefill|prompt throughput|tokens|rate", "prefill_speedup", None),
     ("ttft|first token", "ttft_reduction", None),
     ("ttft", "ttft_reduction", None),
@@ -97,7 +99,7 @@ def meaning(name: str) -> Meaning | None:
     if name in QUANTITIES or name in ("mfu", "state_bytes", "bubble_share"):
         return Meaning("other", name, absolute=True)
     words = set(re.findall(r"[a-z0-9]+", re.sub(r"speed[\s_-]*ups?", "speedup", name.lower())))
-    if words & {"accuracy", "perplexity", "quality", "bleu", "score", "loss"}:
+    if words & {"accuracy", "perplexity", "quality", "bleu", "score", "loss", "trainable"}:
         return None
     absolute = bool(words & {"abs", "absolute"})
     for required, metric, quantity in RULES:

@@ -22,6 +22,7 @@ from simulator.scenario import Scenario
 from simulator.train import TrainingScenario
 from validation.arrivals import Arrivals, Targets
 from validation.claimspec import ScenarioSpec
+from validation.fleets import Fleet
 from validation.training_step import Training, largest
 
 LONGEST = 1 << 27
@@ -62,7 +63,7 @@ class Side:
 
     values: Mapping[str, Any]
     known: dict[str, float] = field(default_factory=dict)
-    run: Inference | Training | None = None
+    run: Inference | Training | Fleet | None = None
     """What answers, if not the scenario as it stands."""
 
     def value(self, quantity: str) -> float:
@@ -75,7 +76,7 @@ class Side:
             self.known[quantity] = float(run.value(quantity))
         return self.known[quantity]
 
-    def _run(self) -> Inference | Training:
+    def _run(self) -> Inference | Training | Fleet:
         return _run(tuple(sorted((key, frozen(value)) for key, value in self.values.items())))
 
 
@@ -142,7 +143,7 @@ class Inference:
         """The prompts of one replica, or one decode step in the middle of the answer."""
         scenario, schedule = self.scenario, self.predictor.schedule
         start, generated, source = self.predictor.lengths(scenario.input_tokens, scenario.output_tokens)
-        batch = float(scenario.batch) / scenario.dp
+        batch = max(1.0, float(scenario.batch) / scenario.dp)
         if phase == "prefill":
             known = max(float(schedule.known_tokens), schedule.known_share * start)
             return (Slice(batch, max(1.0, start - known), known, source),)
@@ -334,12 +335,15 @@ def _ratio(over: float, under: float) -> float:
     return over / under
 
 
-_RUNS: dict[tuple[Any, ...], Inference | Training] = {}
+_RUNS: dict[tuple[Any, ...], Inference | Training | Fleet] = {}
 
 
-def _run(key: tuple[Any, ...]) -> Inference | Training:
+def _run(key: tuple[Any, ...]) -> Inference | Training | Fleet:
     if key not in _RUNS:
         values = dict(key)
+        if "fleet" in values:
+            _RUNS[key] = Fleet(values)
+            return _RUNS[key]
         training = bool(values.pop("train", False))
         timeline = values.pop("timeline", None)
         known = {item.name for item in fields(TrainingScenario if training else Scenario)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +12,7 @@ from simulator.train import TrainingPrediction, TrainingScenario, predict_traini
 
 TRAINING = (
     "e2el_s", "tokens_per_s", "mfu", "device_bytes", "weight_bytes", "state_bytes", "activation_bytes", "flops",
-    "energy_j_per_token", "power_w", "bubble_share", "flop_per_s_per_device", "fits",
+    "energy_j_per_token", "power_w", "bubble_share", "flop_per_s_per_device", "fits", "link_bytes",
 )  # fmt: skip
 """Quantities of a training step."""
 
@@ -32,6 +33,8 @@ class Training:
         answer = self.prediction
         if quantity == "max_batch":
             return largest(lambda size: self._fits(micro_batch=size), 4096)
+        if quantity == "link_bytes":
+            return self._link_bytes()
         if quantity == "max_context_tokens":
             return largest(lambda size: self._fits(sequence_tokens=size), 1 << 22)
         found: dict[str, float | None] = {
@@ -48,6 +51,25 @@ class Training:
         if found.get(quantity) is None:
             raise ScenarioError(f"a training step has no quantity '{quantity}'; it has {', '.join(found)}")
         return float(found[quantity] or 0.0)
+
+    def _link_bytes(self) -> float:
+        """Bytes that one rank sends in a step, a sum around a ring twice its message; warm-up steps at their share."""
+        from simulator.trainer import Trainer
+
+        def sent(trainer: Trainer) -> float:
+            return sum(
+                (2.0 if op.collective == "all_reduce" else 1.0) * op.bytes_at((part.slice,))
+                for part in trainer.parts
+                for op in part.graph.ops
+                if op.kind == "collective"
+            )
+
+        trainer = Trainer(TrainingScenario(**self.values))
+        early = trainer.scenario.uncompressed_share
+        if not early:
+            return sent(trainer)
+        whole = replace(trainer.scenario, gradient_dtype=trainer.uncompressed_dtype, gradients_summed=True)
+        return early * sent(Trainer(whole, decided=True)) + (1.0 - early) * sent(trainer)
 
     def _fits(self, **changes: int) -> bool:
         from simulator.trainer import Trainer

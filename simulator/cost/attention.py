@@ -54,7 +54,7 @@ def prefill_attention(
     """Seconds of prefill and of its arithmetic alone.
 
     A block is `query_tile` queries of one head; it multiplies whole tiles of `key_tile` keys that its queries see, and
-    takes `softmax` vector operations per score: block_s + 4 Tq keys d / core rate + Tq keys softmax / vector rate.
+    takes `softmax` vector operations per score computed: block_s + 4 Tq keys d / core rate + Tq keys softmax / vector rate.
     Blocks share the cores; at the end some cores stand idle for `tail` of a block, and none ends before its longest
     block. That, the memories and the cache overlap by `sharpness`; `floor_s` is what even one query takes.
     Before it, a pass of its own may copy the new keys and values to the cache: `store_s` at full bandwidth, at `store` of
@@ -75,7 +75,11 @@ def prefill_attention(
         keys = min(whole, seen + (ragged if reaching else 0.5 * ragged))
         if reaching:
             longest = min(whole, 2.0 * seen + ragged)
-    per_key = row.query_tile * unit.cores * (pair_flops / (rate * row.compute) + row.softmax / unit.vector_flop_per_s)
+    per_key = (
+        row.query_tile
+        * unit.cores
+        * (pair_flops / (rate * row.compute) + (1.0 - op.skipped) * row.softmax / unit.vector_flop_per_s)
+    )
     blocks = sequences * heads * tiles
     last = longest * per_key + row.block_s
     block = keys * per_key + row.block_s

@@ -134,6 +134,8 @@ class OpRow(NamedTuple):
     """1 if a count depends on the cache (attention is timed slice by slice anyway)."""
     efficiency: float
     """Share of the calibrated speed that its kernel reaches."""
+    skipped: float
+    """Share of the scores within its span that attention leaves out."""
 
 
 class UnitRow(NamedTuple):

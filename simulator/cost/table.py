@@ -230,6 +230,7 @@ def _op_row(op: Op, engine: Engine, parts: tuple[str, ...], machine: Machine, us
         part=float(parts.index(op.part)) if op.part in parts else 0.0,
         contextual=1.0 if _contextual(op) else 0.0,
         efficiency=op.efficiency,
+        skipped=1.0 - op.density,
     )
 
 

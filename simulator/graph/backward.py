@@ -231,7 +231,7 @@ def _score_tensors(op: Op, plan: TrainingPlan, tokens_per_sequence: int | None) 
     pairs = op.flops * (1.0 / (2.0 * op.heads * (op.head_dim + op.value_dim) + 5.0 * op.heads))
     if pairs.pairs and tokens_per_sequence is None:
         raise GraphError(op.name, "training_graph", "kept scores need tokens_per_sequence; or set flash_attention")
-    per_position = float(op.heads * (tokens_per_sequence or 0)) if pairs.pairs else 0.0
+    per_position = op.density * op.heads * (tokens_per_sequence or 0) if pairs.pairs else 0.0
     resident = Amount(sequences=pairs.sequences * op.heads, context=per_position)
     kept = [("probabilities", op.dtype)]
     if plan.dropout:

@@ -143,6 +143,8 @@ class Op:
     rereads: float = 0.0
     """Of attention that decodes: how often more its cores read each key and value, side by side, so that the last cache
     serves them."""
+    density: float = 1.0
+    """Attention: share of the pairs within its span whose scores are computed (block-sparse kernels)."""
 
     def seen(self, step: Step) -> Features:
         """The features of a step as this op sees them: its span, and only the slices of its phase."""

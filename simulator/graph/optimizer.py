@@ -82,6 +82,8 @@ class TrainingPlan:
     parameter_dtype: str = "bf16"
     """Of the weights that are trained; frozen ones keep their own."""
     gradient_dtype: str = "bf16"
+    gradients_summed: bool = True
+    """False: `gradient_dtype` is that of messages only, not summed on their way; what rounding leaves out is kept."""
     optimizer_dtype: str = "fp32"
     master_dtype: str | None = "fp32"
     """Of the copy that the update is applied to; no copy if None or the same as parameter_dtype."""
@@ -89,6 +91,8 @@ class TrainingPlan:
     """Train only low-rank adapters of this rank (arXiv 2106.09685) and freeze the rest."""
     lora_targets: tuple[str, ...] = ("*_proj", "experts_*")
     """Patterns of the names of the GEMMs that get an adapter; by default the projections of attention, FFN, mixers."""
+    part_share: float | None = None
+    """Train only this share of the inputs (heads, channels) of the GEMMs that a norm does not feed, as one dense part."""
     gradient_accumulation: int = 1
     """Micro-batches per optimizer step."""
     flash_attention: bool = True
@@ -118,6 +122,11 @@ class TrainingPlan:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ScenarioError(f"{name} must be at least 1, got {value}")
+
+    @property
+    def freezes(self) -> bool:
+        """Whether most weights are not trained."""
+        return self.lora_rank is not None or self.part_share is not None
 
     @property
     def keeps_master(self) -> bool:
@@ -201,12 +210,15 @@ def update_ops(group: Group, plan: TrainingPlan) -> list[Op]:
         total += elements
         whole, mine = ONCE * elements, ONCE * (elements * plan.share(1))
         resident = whole * plan.share(2)
-        tensors.append(Tensor("gradient", "gradient", plan.gradient_dtype, read=mine, resident=resident, split=split))
+        kept = plan.gradient_dtype if plan.gradients_summed else plan.parameter_dtype
+        tensors.append(Tensor("gradient", "gradient", kept, read=mine, resident=resident, split=split))
+        if not plan.gradients_summed:
+            tensors.append(_updated("error", "fp32", elements, split))
         if plan.keeps_master and plan.master_dtype is not None:
             tensors.append(_updated("master", plan.master_dtype, elements * plan.share(1), split))
         for state in optimizer.states:
-            kept = (factored if state.factored else elements) * plan.share(1)
-            tensor = _updated(state.name, state.dtype or plan.optimizer_dtype, kept, split)
+            held = (factored if state.factored else elements) * plan.share(1)
+            tensor = _updated(state.name, state.dtype or plan.optimizer_dtype, held, split)
             tensors.append(replace(tensor, overhead_bits=state.overhead_bits))
         read = ZERO if plan.keeps_master else mine
         tensors.append(Tensor("weight", "weight", plan.parameter_dtype, read=read, write=mine, split=split))
@@ -250,8 +262,19 @@ def gradient_ops(group: Group, plan: TrainingPlan) -> list[Op]:
 
     ZeRO-0 all-reduces once per optimizer step, ZeRO-1 reduce-scatters once. From ZeRO-2 on a rank has no room for whole
     gradients between micro-batches, so every micro-batch reduce-scatters.
+
+    A sum of one-bit values is none itself, so that such messages cannot be summed on their way around a ring: each rank
+    sends every other its chunk, sums the chunks it is sent, and all-gathers the sums (1-bit Adam, arXiv 2102.02888).
     """
     trained = tuple(p for p in group.parameters if p.trained)
+    if not plan.gradients_summed and not plan.zero_stage:
+        steps: tuple[Collective, ...] = ("all_to_all", "all_gather")
+        name = f"{group.name}.gradient"
+        return [
+            op
+            for step in steps
+            for op in _exchange(f"{name}.{step}", group, trained, step, "gradient", 1, plan.gradient_dtype)
+        ]
     kind: Collective = "reduce_scatter" if plan.zero_stage else "all_reduce"
     times = plan.gradient_accumulation if plan.zero_stage >= 2 else 1
     return _exchange(f"{group.name}.gradient.{kind}", group, trained, kind, "gradient", times, plan.gradient_dtype)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from simulator.graph.backward import SCORES
 from simulator.graph.op import Graph, Op, Role, Tensor
 from simulator.graph.optimizer import Recompute
-from simulator.graph.step import Slice
+from simulator.graph.step import Amount, Slice
 
 
 def cast(graph: Graph, dtype: str | None) -> Graph:
@@ -68,11 +68,32 @@ def kept_bytes(op: Op, part: Slice, recompute: Recompute) -> tuple[dict[Role, fl
     return kept, replace(op, tensors=tuple(passing)).resident_bytes(*sizes).get("activation", 0.0)
 
 
-def operand_bytes(op: Op, part: Slice) -> float:
-    """Bytes of activations that an op reads and writes, and that are not kept anyway."""
+def operand_bytes(op: Op, part: Slice, ring: bool = False) -> float:
+    """Bytes of activations that an op reads and writes, and that are not kept anyway.
+
+    `ring`: keys and values go around, so that a rank holds its own and those that pass it, never all.
+    """
     seen = op.seen((part,))
+    if ring and op.kind == "attention":
+        seen = seen._replace(context=min(seen.context, 2.0 * seen.tokens))
     loose = (t for t in op.tensors if t.role == "activation" and not any(t.resident))
     return sum((t.read + t.write).at(seen) * t.bytes_per_element for t in loose)
+
+
+def ring_ops(graph: Graph, ranks: int, tp: int, micro_batches: int) -> list[Op]:
+    """Keys and values of all ranks on their way around: forward, and with their gradients backward."""
+    found = []
+    for op in graph.ops:
+        if op.kind == "attention" and op.phase != "decode":
+            width = op.kv_heads * (op.head_dim + op.value_dim) / tp
+            message = Tensor("message", "activation", graph.dtype, read=Amount(tokens=width * ranks))
+            found.append(
+                Op(
+                    f"{op.name}.ring", "collective", (message,), repeat=3.0 * op.repeat * micro_batches, dtype=graph.dtype,
+                    rows=Amount(tokens=1.0), n=max(1, round(width)), groups=ranks, collective="all_gather", axis="cp",
+                )
+            )  # fmt: skip
+    return found
 
 
 def is_tied(graph: Graph) -> bool:

@@ -113,7 +113,7 @@ def _trainable(op: Op, plan: TrainingPlan) -> _Forward:
             t = replace(t, role="activation", write=written, resident=ZERO)
         elif t.role == "state":
             t = replace(t, resident=ZERO)
-        elif t.role == "weight" and plan.lora_rank is None:
+        elif t.role == "weight" and not plan.freezes:
             t = replace(t, dtype=plan.parameter_dtype, overhead_bits=0.0)
         tensors.append(t)
     changed = replace(op, tensors=tuple(tensors), phase="any")
@@ -121,7 +121,7 @@ def _trainable(op: Op, plan: TrainingPlan) -> _Forward:
         changed = replace(changed, flops=_per_token(op.flops), rows=_per_token(op.rows))
     weighted = any(t.role == "weight" for t in op.tensors)
     borrows = op.kind == "attention" and any(t.role == "kv" and not any(t.resident) for t in op.tensors)
-    return _Forward(changed, trained=weighted and plan.lora_rank is None, borrows=borrows)
+    return _Forward(changed, trained=weighted and not plan.freezes, borrows=borrows)
 
 
 def _per_token(amount: Amount) -> Amount:
@@ -133,6 +133,8 @@ def _adapted(forward: Sequence[_Forward], plan: TrainingPlan) -> list[_Forward]:
 
     A projection of several outputs (q, k and v) is one op and gets one A.
     """
+    if plan.part_share is not None:
+        return [made for item in forward for made in _parts(item, plan, plan.part_share)]
     if plan.lora_rank is None:
         return list(forward)
     found: list[_Forward] = []
@@ -146,6 +148,24 @@ def _adapted(forward: Sequence[_Forward], plan: TrainingPlan) -> list[_Forward]:
             f"lora_targets {', '.join(plan.lora_targets)} match no projection; name some of the graph's GEMMs"
         )
     return found
+
+
+def _parts(item: _Forward, plan: TrainingPlan, share: float) -> list[_Forward]:
+    """A projection that ends a block in its frozen inputs and the trained ones, whose products are summed in one kernel."""
+    op = item.op
+    if not _is_target(op, plan) or op.split != "row":
+        return [item]
+    chosen = max(1, round(op.k * share))
+    whole = {"output", "bias"}
+
+    def of(count: int, kept: bool) -> Op:
+        tensors = tuple(
+            t if t.name in whole else t.scaled(count / op.k) for t in op.tensors if kept or t.name != "bias"
+        )
+        return replace(op, k=count, tensors=tensors, flops=op.flops * (count / op.k))
+
+    frozen, part = of(op.k - chosen, True), of(chosen, False)
+    return [replace(item, op=frozen), _Forward(replace(part, name=f"{op.name}.part"), trained=True)]
 
 
 def _is_target(op: Op, plan: TrainingPlan) -> bool:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 
 from simulator.errors import ScenarioError, close_matches
-from simulator.mapping.machine import Machine
+from simulator.mapping.machine import Machine, Unit
 from simulator.techniques.recipe import Operating, Rule
 
 
@@ -67,10 +68,13 @@ def copy_rate(machine: Machine, memory: int) -> tuple[float, float]:
 
 
 def operating(machine: Machine, point: Operating) -> Machine:
-    """The machine at another clock: peaks go with it, the energy of an operation with its square.
+    """The machine at another clock, where peaks go with it and the energy of an operation with its square, or with some of
+    its cores only.
 
     A limit of the power is `simulator.scenario.capped`.
     """
+    if point.units:
+        machine = _pooled(machine, point)
     if point.clock == 1.0:
         return machine
     units = tuple(
@@ -82,6 +86,44 @@ def operating(machine: Machine, point: Operating) -> Machine:
         for unit in machine.units
     )
     return replace(machine, units=units)
+
+
+def _pooled(machine: Machine, point: Operating) -> Machine:
+    """The machine with one pool of threads on the chosen cores: their number times the slowest of them.
+
+    Raises ScenarioError for names of no unit, and more cores than there are.
+    """
+    chosen = [unit for unit in machine.units if any(fnmatchcase(unit.name, pattern) for pattern in point.units)]
+    if not chosen:
+        known = ", ".join(unit.name for unit in machine.units)
+        raise ScenarioError(f"no unit of {machine.name} is called {' or '.join(point.units)}; it has {known}")
+    there = sum(unit.count for unit in chosen)
+    wanted = there if point.cores is None else float(point.cores)
+    if wanted > there:
+        raise ScenarioError(
+            f"{wanted:g} cores are more than the {there:g} of {machine.name} in {', '.join(point.units)}"
+        )
+    pool: list[Unit] = []
+    for unit in chosen:
+        if sum(member.count for member in pool) < wanted:
+            pool.append(unit)
+    formats = set.intersection(*(set(unit.peak_flop_per_s) for unit in pool))
+    first = pool[0]
+    drawn = wanted * point.core_bytes_per_s
+    joined = replace(
+        first,
+        count=wanted,
+        peak_flop_per_s={
+            name: wanted * min(u.peak_flop_per_s[name] / u.count for u in pool) for name in sorted(formats)
+        },
+        joules_per_flop={
+            name: first.joules_per_flop[name] for name in sorted(formats) if name in first.joules_per_flop
+        },
+        runs=frozenset.union(*(unit.runs for unit in pool)),
+        read_bytes_per_s=tuple(min(drawn, rate) for rate in first.read_bytes_per_s),
+        write_bytes_per_s=tuple(min(drawn, rate) for rate in first.write_bytes_per_s),
+    )
+    return replace(machine, units=(joined,))
 
 
 def _part(machine: Machine, rule: Rule) -> Part:

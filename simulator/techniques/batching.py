@@ -40,9 +40,12 @@ def samples(schedule: Schedule, *, count: Count, read_once: bool = False) -> Sch
 
 
 @primitive("batching.padding", once="how batches are padded")
-def padding(schedule: Schedule, *, factor: Factor) -> Schedule:
-    """Tokens computed over tokens asked for: a batch runs until its longest member is done."""
-    return replace(schedule, padding=factor)
+def padding(schedule: Schedule, *, factor: Factor = 1.0, prompts: Factor = 1.0) -> Schedule:
+    """Tokens computed over tokens asked for: a batch runs until its longest member is done.
+
+    `prompts`: the same for prompts, all of which are as long as the longest, computed and cached.
+    """
+    return replace(schedule, padding=factor, prompt_share=schedule.prompt_share * prompts)
 
 
 @primitive("batching.blocks", once="how the cache is allocated")

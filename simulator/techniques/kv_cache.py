@@ -37,9 +37,12 @@ def budget(
     share: Share | None = None,
     heads: Share = 1.0,
     layers: Share = 1.0,
+    generated: Count0 = 0,
     scoring: Amount0 = 0.0,
 ) -> Graph:
     """Prompts attend to everything; then only `tokens` positions, or a share of the context, stay and are read.
+
+    Where only the prompt is evicted from, and not the answer, `generated` positions stay beside `tokens`.
 
     `scoring`: FLOPs per kept position, head and token that decide what stays (accumulated scores, matching, merging).
 
@@ -51,7 +54,7 @@ def budget(
     if (tokens is None) == (share is None):
         raise ScenarioError("give either tokens or share")
     if tokens is not None:
-        changed = _spanned(graph, tokens, heads * layers, "decode")
+        changed = _spanned(graph, tokens + generated, heads * layers, "decode")
     else:
         assert share is not None
         part = share

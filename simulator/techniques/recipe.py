@@ -6,6 +6,7 @@ scenario is resolved.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -121,6 +122,12 @@ class Operating:
     """Of the compute units, over the nominal one."""
     power_w: float | None = None
     """Limit of one device; None: its own."""
+    units: tuple[str, ...] = ()
+    """Patterns of the units that work; empty: all of them."""
+    cores: int | None = None
+    """Of those units' cores, the first in the order of the file; None: all."""
+    core_bytes_per_s: float = math.inf
+    """What one core draws from memory at most, where cores are chosen."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -238,7 +238,10 @@ def attention(
                     replace(t, read=t.read._replace(context=t.read.context * density)) if t.role == "kv" else t
                     for t in part.tensors
                 )
-                part = replace(part, flops=flops, tensors=tensors, efficiency=part.efficiency * efficiency)
+                part = replace(
+                    part, flops=flops, tensors=tensors, efficiency=part.efficiency * efficiency,
+                    density=part.density * density,
+                )  # fmt: skip
             found.append(part)
         return present(*found, rest)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Literal
 
 from simulator.techniques.recipe import Recipe
-from simulator.techniques.registry import Count, Fraction, Positive, primitive
+from simulator.techniques.registry import Count, Fraction, Positive, Share, primitive
 
 
 @primitive("training.recompute", once="what training recomputes")
@@ -31,12 +31,14 @@ def optimizer(recipe: Recipe, *, name: str) -> Recipe:
 
 
 @primitive("training.gradients", once="the format of gradients")
-def gradients(recipe: Recipe, *, dtype: str, warmup: Fraction = 0.0) -> Recipe:
+def gradients(recipe: Recipe, *, dtype: str, warmup: Fraction = 0.0, summed: bool = True) -> Recipe:
     """Gradients are kept and exchanged in this format, after a `warmup` share of the steps in their own.
 
-    On average a step takes warmup T_whole + (1 - warmup) T_compressed (1-bit Adam, arXiv 2102.02888).
+    On average a step takes warmup T_whole + (1 - warmup) T_compressed (1-bit Adam, arXiv 2102.02888). Without `summed` only
+    messages have the format: they go from each rank to each, are summed there and gathered, and each rank keeps its error.
     """
-    return _option(_option(recipe, "gradient_dtype", dtype), "uncompressed_share", warmup)
+    changed = _option(_option(recipe, "gradient_dtype", dtype), "uncompressed_share", warmup)
+    return changed if summed else _option(changed, "gradients_summed", False)
 
 
 @primitive("training.states", once="the format of optimizer state")
@@ -61,6 +63,15 @@ def sequence(recipe: Recipe, *, ranks: Count) -> Recipe:
 def adapters(recipe: Recipe, *, rank: Count) -> Recipe:
     """Only low-rank adapters are trained (arXiv 2106.09685): no gradients or state for the rest."""
     return _option(recipe, "lora_rank", rank)
+
+
+@primitive("training.parts", once="what is trained")
+def parts(recipe: Recipe, *, share: Share) -> Recipe:
+    """Only a share of the heads and feed-forward channels is trained, each side's as one dense block of its last matrix.
+
+    Nothing else has gradients or optimizer state, and only the chosen inputs are kept (S2FT, arXiv 2412.06289).
+    """
+    return _option(recipe, "part_share", share)
 
 
 @primitive("training.weights", once="the format of trained weights")

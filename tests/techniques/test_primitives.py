@@ -23,16 +23,16 @@ from simulator.techniques.recipe import Recipe
 from simulator.techniques.registry import QUANTITIES, primitives
 
 NEEDED = {
-    # Limits of a machine: its clock and its power.
-    "power.clock", "power.cap",
+    # Limits of a machine: its clock and its power, the cores that work.
+    "power.clock", "power.cap", "power.units",
     # Baselines: kernels and frameworks that papers compare with.
     "attention.kernel", "attention.unfused", "attention.unsplit", "fusion.kernel", "fusion.split", "kv_cache.grown",
     "experts.capacity", "speculative.recompute", "attention.per_head",
     # Conservation: bytes for operations, or the reverse, which nothing else trades.
     "quantization.lossless", "low_rank.rematerialize", "low_rank.weights", "kv_cache.channels", "kv_cache.spread",
-    "training.states", "training.weights", "depth.prompt", "attention.chunked",
+    "training.states", "training.weights", "training.parts", "depth.prompt", "attention.chunked",
     # Exchange and routing: messages in fewer bits or fewer of them, tokens that meet fewer experts.
-    "overlap.compress", "overlap.fewer", "experts.local", "experts.distinct", "experts.choose",
+    "overlap.compress", "overlap.fewer", "overlap.patches", "experts.local", "experts.distinct", "experts.choose",
     # Capacity: what does not fit together takes turns, and the copies between turns cost bandwidth.
     "batching.switch",
 }  # fmt: skip

@@ -50,3 +50,42 @@ def test_scores_that_cross_memory_more_often_take_longer() -> None:
     times += [step(flash_attention=False, score_passes=passes, dp=1).step_s for passes in (2.0, 8.0, 18.5)]
     assert times == sorted(times)
     assert times[-1] > 1.3 * times[0]
+
+
+def test_messages_that_cannot_be_summed_cross_the_network_for_each_rank() -> None:
+    asked: dict[str, Any] = {
+        "model": "bert-large", "hardware": "v100-ethernet-64", "sequence_tokens": 128, "micro_batch": 8,
+        "gradient_dtype": "int1",
+    }  # fmt: skip
+    summed, gathered = step(**asked), step(**asked, gradients_summed=False)
+    assert gathered.step_s > summed.step_s
+    error = gathered.memory_by_role_bytes["optimizer"] - summed.memory_by_role_bytes["optimizer"]
+    assert error == pytest.approx(summed.memory_by_role_bytes["optimizer"] / 2)  # beside two moments
+    assert gathered.memory_by_role_bytes["gradient"] == gathered.memory_by_role_bytes["weight"]
+
+
+def test_trained_parts_keep_less_than_adapters() -> None:
+    asked: dict[str, Any] = {"hardware": "A100", "sequence_tokens": 1024}
+    whole, adapters, parts = step(**asked), step(**asked, lora_rank=16), step(**asked, part_share=0.02)
+    kept = [answer.memory_by_role_bytes for answer in (whole, adapters, parts)]
+    assert kept[0]["activation"] > kept[1]["activation"] > kept[2]["activation"]
+    assert kept[2]["weight"] == pytest.approx(kept[0]["weight"])
+    assert kept[2]["optimizer"] < 0.02 * kept[0]["optimizer"]
+
+
+def test_dropout_keeps_masks() -> None:
+    asked: dict[str, Any] = {"model": "bert-base", "hardware": "A100", "sequence_tokens": 512, "flash_attention": False}
+    without, masked = step(**asked), step(**asked, dropout=True)
+    assert masked.memory_by_role_bytes["activation"] > 1.1 * without.memory_by_role_bytes["activation"]
+
+
+def test_a_ring_holds_its_own_keys_and_those_that_pass() -> None:
+    asked: dict[str, Any] = {
+        "model": "bert-base",
+        "hardware": "p100-cluster-64",
+        "dp": 1,
+        "micro_batch": 8,
+        "max_context": 32768,
+    }
+    whole, divided = (step(**asked, cp=ranks).memory_by_role_bytes["activation"] for ranks in (1, 64))
+    assert divided < whole / 32
