@@ -22,17 +22,6 @@ from simulator.cost.layout import (
 )
 from simulator.cost.smooth import soft_maximum
 
-
-def uneven(pair_flops: float) -> bool:
-    """Whether a head's size, of which a pair costs 4 FLOPs per element and 5 for its score, is no power of two.
-
-    >>> uneven(4.0 * 128 + 5.0), uneven(4.0 * 192 + 5.0)
-    (False, True)
-    """
-    size = math.floor((pair_flops - 5.0) / 4.0 + 0.5)
-    return 2.0 ** math.floor(math.log2(max(1.0, size))) != size
-
-
 MOST_WAVES = 4
 """Plans of decode that are tried: the cache split so that its blocks fill 1, 2, ... waves of the cores."""
 
@@ -89,9 +78,7 @@ def prefill_attention(
     time = soft_maximum(busy, memory_s / row.bandwidth, cache_s, row.sharpness)
     if row.store > 0.0 and store_s > 0.0:
         time += store_s / row.store + sequences * query * row.store_row_s / unit.cores
-    if row.uneven_s > 0.0 and uneven(pair_flops):
-        time += row.uneven_s
-    return row.floor_s + time, busy
+    return row.floor_s + op.uneven * row.uneven_s + time, busy
 
 
 def decode_attention(
@@ -130,20 +117,56 @@ def decode_attention(
         if group <= 1.0 and op.narrow <= 0.0 and op.latent <= 0.0:
             row = single
         return _decode(
-            heads, group, pair_flops, sequences, context, history, unit, rate, memory_s, key_s, key_bytes, row
+            heads,
+            group,
+            op.uneven,
+            pair_flops,
+            sequences,
+            context,
+            history,
+            unit,
+            rate,
+            memory_s,
+            key_s,
+            key_bytes,
+            row,
         )
     best = math.inf
     compute = 0.0
     least_s = 0.0
     if 1.0 < group <= row.group_limit:
         best, compute, least_s = _decode(
-            heads, group, pair_flops, sequences, context, history, unit, rate, memory_s, key_s, key_bytes, row
+            heads,
+            group,
+            op.uneven,
+            pair_flops,
+            sequences,
+            context,
+            history,
+            unit,
+            rate,
+            memory_s,
+            key_s,
+            key_bytes,
+            row,
         )
         parts = max(1.0, history / row.split_keys) if row.split_keys > 0.0 else 1.0
         if sequences * heads * parts >= row.least_blocks * unit.cores:
             return best, compute, least_s
     time, busy, floor_s = _decode(
-        max(1.0, op.heads), 1.0, pair_flops, sequences, context, history, unit, rate, memory_s, key_s, key_bytes, single
+        max(1.0, op.heads),
+        1.0,
+        op.uneven,
+        pair_flops,
+        sequences,
+        context,
+        history,
+        unit,
+        rate,
+        memory_s,
+        key_s,
+        key_bytes,
+        single,
     )
     if time < best:
         return time, busy, floor_s
@@ -153,6 +176,7 @@ def decode_attention(
 def _decode(
     heads: float,
     group: float,
+    uneven: float,
     pair_flops: float,
     sequences: float,
     context: float,
@@ -180,9 +204,7 @@ def _decode(
     but those of one head or one sequence) `regroup_s`; a cache in 8 bits may first be expanded to 16, which takes
     `convert` vector operations per element of a key and a value.
     """
-    floor_s = row.floor_s
-    if row.uneven_s > 0.0 and uneven(pair_flops):
-        floor_s += row.uneven_s
+    floor_s = row.floor_s + uneven * row.uneven_s
     if group > 1.0 and heads > 1.0 and sequences > 1.0:
         floor_s += row.regroup_s
     if row.convert > 0.0:

@@ -136,6 +136,8 @@ class OpRow(NamedTuple):
     """Share of the calibrated speed that its kernel reaches."""
     skipped: float
     """Share of the scores within its span that attention leaves out."""
+    uneven: float
+    """1 for attention with heads whose size is no power of two."""
 
 
 class UnitRow(NamedTuple):

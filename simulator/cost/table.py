@@ -231,6 +231,7 @@ def _op_row(op: Op, engine: Engine, parts: tuple[str, ...], machine: Machine, us
         contextual=1.0 if _contextual(op) else 0.0,
         efficiency=op.efficiency,
         skipped=1.0 - op.density,
+        uneven=1.0 if op.kind == "attention" and op.head_dim & (op.head_dim - 1) else 0.0,
     )
 
 
