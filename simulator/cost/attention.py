@@ -111,31 +111,27 @@ def decode_attention(
     which = NARROW_DECODE if op.narrow > 0.0 else USUAL
     if op.latent > 0.0:
         which = NARROW_LATENT if op.narrow > 0.0 else LATENT
-    row = kernels[which]
-    single = kernels[SINGLE]
-    if row.least_blocks < 0.0:
-        if group <= 1.0 and op.narrow <= 0.0 and op.latent <= 0.0:
-            row = single
-        return _decode(
-            heads,
-            group,
-            op.uneven,
-            pair_flops,
-            sequences,
-            context,
-            history,
-            unit,
-            rate,
-            memory_s,
-            key_s,
-            key_bytes,
-            row,
-        )
+    several = kernels[which]
+    both = several.least_blocks >= 0.0
     best = math.inf
     compute = 0.0
     least_s = 0.0
-    if 1.0 < group <= row.group_limit:
-        best, compute, least_s = _decode(
+    # `_decode` is called in one place, since it is inlined.
+    for each in range(2):
+        row = several
+        if each == 0:
+            if both and not 1.0 < group <= row.group_limit:
+                continue
+            if not both and group <= 1.0 and op.narrow <= 0.0 and op.latent <= 0.0:
+                row = kernels[SINGLE]
+        else:
+            parts = max(1.0, history / row.split_keys) if row.split_keys > 0.0 else 1.0
+            if not both or (best < math.inf and sequences * heads * parts >= row.least_blocks * unit.cores):
+                continue
+            row = kernels[SINGLE]
+            heads = max(1.0, op.heads)
+            group = 1.0
+        time, busy, floor_s = _decode(
             heads,
             group,
             op.uneven,
@@ -150,26 +146,10 @@ def decode_attention(
             key_bytes,
             row,
         )
-        parts = max(1.0, history / row.split_keys) if row.split_keys > 0.0 else 1.0
-        if sequences * heads * parts >= row.least_blocks * unit.cores:
-            return best, compute, least_s
-    time, busy, floor_s = _decode(
-        max(1.0, op.heads),
-        1.0,
-        op.uneven,
-        pair_flops,
-        sequences,
-        context,
-        history,
-        unit,
-        rate,
-        memory_s,
-        key_s,
-        key_bytes,
-        single,
-    )
-    if time < best:
-        return time, busy, floor_s
+        if time < best:
+            best = time
+            compute = busy
+            least_s = floor_s
     return best, compute, least_s
 
 

@@ -120,19 +120,30 @@ def serve(
     fresh = max(1.0, prompt - max(host.known_tokens, host.known_share * prompt))
     fitting = min(own, max(1.0, budget / fresh))
     prompts = together(own - 1.0, parted(needed, waves) if parts else needed)
-    all_s = 0.0
-    failed = -1
-    if parts:
-        failed = prefill_seconds(own, prompt, source, stages, t, s)
-        if failed >= 0:
-            answer[V_FAILED] = float(failed)
-            return
-        all_s = s.result[S_TTFT]
     if alike:
         prompts = fitting if mixes > 0.0 else own
     rides = 0.0
     if mixes > 0.0:
         rides = riding(own, prompts, fresh, needed, budget, host.step_tokens)
+    all_s = 0.0
+    start_s = 0.0
+    start_j = 0.0
+    failed = -1
+    # The first wave's prompts, then those that start together; one call, since it is inlined.
+    for later in range(2):
+        if rides > 0.0 if later else not parts:
+            continue
+        failed = prefill_seconds(prompts if later else own, prompt, source, stages, t, s)
+        if failed >= 0:
+            answer[V_FAILED] = float(failed)
+            return
+        if later:
+            start_s = s.result[S_TTFT]
+            start_j = s.result[S_PREFILL_J]
+        else:
+            all_s = s.result[S_TTFT]
+    starts = 1.0 / prompts
+    starting = prompts
     if rides > 0.0:
         tokens = min(prompts * fresh, budget - rides * host.step_tokens)
         starts = fresh / tokens
@@ -144,12 +155,6 @@ def serve(
         failed = mixed_step(rides, sequences, query, past, query / fresh, context, source, t, s)
         start_s = step_seconds(s.totals, host, rides + sequences, False)
         start_j = s.totals[R_ENERGY] + static_joules(s.totals, start_s, t.power)
-    else:
-        starts = 1.0 / prompts
-        starting = prompts
-        failed = prefill_seconds(prompts, prompt, source, stages, t, s)
-        start_s = s.result[S_TTFT]
-        start_j = s.result[S_PREFILL_J]
     if failed < 0:
         failed = decode_seconds(dense_known, flight, prompt, output, source, stages, t, s)
     step_s = s.result[S_TPOT] * host.gained_tokens

@@ -253,34 +253,40 @@ def time_step(chosen: Any, slices: Any, t: Tables, s: Scratch) -> int:
         sampled = 0.0
         all_pairs = 0.0
         all_context = 0.0
-        for p in range(len(slices)):
-            part = slices[p]
-            decoding = part[1] == t.host.step_tokens or part[1] == 1.0
-            if op.phase != ANY and (op.phase == DECODE) != decoding:
-                continue
-            pairs = 0.0
-            context = 0.0
-            if attends or op.contextual > 0.0:
-                pairs = part[0] * attended_pairs(op, part[1], part[2], part[3])
-                context = part[0] * read_context(op, part[1], part[2], part[3])
-                if decoding and op.window <= 0.0 and op.limit <= 0.0 and op.source <= 0.0:
-                    shared = min(t.host.shared_tokens, part[2])
-                    pairs -= part[0] * part[1] * shared
-                    context -= part[0] * shared
-            if attends:
+        # Slice by slice, then what does not attend as a whole; `add_op` is called in one place, since it is inlined.
+        for p in range(len(slices) + 1):
+            held = 0.0
+            if p < len(slices):
+                part = slices[p]
+                decoding = part[1] == t.host.step_tokens or part[1] == 1.0
+                if op.phase != ANY and (op.phase == DECODE) != decoding:
+                    continue
+                pairs = 0.0
+                context = 0.0
+                if attends or op.contextual > 0.0:
+                    pairs = part[0] * attended_pairs(op, part[1], part[2], part[3])
+                    context = part[0] * read_context(op, part[1], part[2], part[3])
+                    if decoding and op.window <= 0.0 and op.limit <= 0.0 and op.source <= 0.0:
+                        shared = min(t.host.shared_tokens, part[2])
+                        pairs -= part[0] * part[1] * shared
+                        context -= part[0] * shared
+                if not attends:
+                    tokens += part[0] * part[1]
+                    sequences += part[0]
+                    sampled += part[0] * part[4]
+                    all_pairs += pairs
+                    all_context += context
+                    continue
+                tokens, sequences, sampled = part[0] * part[1], part[0], part[0] * part[4]
                 held = part[1] + part[2] if op.window > 0.0 else 0.0
-                if not add_op(i, part[0] * part[1], part[0], part[0] * part[4], pairs, context, held, t, s, record):
-                    failed = i
-            else:
-                tokens += part[0] * part[1]
-                sequences += part[0]
-                sampled += part[0] * part[4]
-                all_pairs += pairs
-                all_context += context
-        if sequences > 0.0:
-            if op.kind == COLLECTIVE:
+            elif attends or sequences <= 0.0:
+                continue
+            elif op.kind == COLLECTIVE:
                 add_collective(i, tokens, sequences, sampled, t, record)
-            elif not add_op(i, tokens, sequences, sampled, all_pairs, all_context, 0.0, t, s, record):
+                continue
+            else:
+                pairs, context = all_pairs, all_context
+            if not add_op(i, tokens, sequences, sampled, pairs, context, held, t, s, record):
                 failed = i
         for c in range(len(totals)):
             totals[c] += record[c]

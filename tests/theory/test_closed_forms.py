@@ -95,12 +95,12 @@ def test_a_switch_that_sums_moves_each_message_little_more_than_once() -> None:
     message = 4e9
     for ranks in (4, 8, 64):
         summing = link(one_shot=1.0, switch_bytes_per_s=300e9, switch_latency_s=30e-6)
-        time = kernels.collective_time(collective(ALL_REDUCE, ranks), summing, message, 0.0)
+        time = collective_time(collective(ALL_REDUCE, ranks), summing, message, 0.0)
         assert time == pytest.approx((1 + 1 / ranks) * message / 300e9, rel=0.01)
     for kind, ranks, size in ((ALL_REDUCE, 2, message), (ALL_REDUCE, 8, 1e4), (ALL_GATHER, 8, message)):
         summing = link(one_shot=1.0, switch_bytes_per_s=300e9, switch_latency_s=30e-6)
-        alone = kernels.collective_time(collective(kind, ranks), link(one_shot=1.0), size, 0.0)
-        assert kernels.collective_time(collective(kind, ranks), summing, size, 0.0) == alone
+        alone = collective_time(collective(kind, ranks), link(one_shot=1.0), size, 0.0)
+        assert collective_time(collective(kind, ranks), summing, size, 0.0) == alone
 
 
 def test_small_all_reduce_takes_its_latency() -> None:
@@ -114,7 +114,7 @@ def test_ranks_wait_once_whatever_the_hops() -> None:
             for message in (1.0, 1e8):
                 usual = link(one_shot=one_shot)
                 prompt, late = (
-                    kernels.collective_time(collective(kind, 8), row, message, 0.0)
+                    collective_time(collective(kind, 8), row, message, 0.0)
                     for row in (usual, usual._replace(wait_s=2e-5))
                 )
                 assert late - prompt == pytest.approx(2e-5)
@@ -124,7 +124,7 @@ def test_an_all_reduce_beyond_the_fast_path_moves_at_a_share_of_the_bandwidth() 
     usual = link(latency_s=0.0)
     slow = usual._replace(large_bytes=1e6, large_share=0.25)
     for message, ratio in ((1e6, 1.0), (1.1e6, 4.0), (1e9, 4.0)):
-        times = [kernels.collective_time(collective(ALL_REDUCE, 8), row, message, 0.0) for row in (usual, slow)]
+        times = [collective_time(collective(ALL_REDUCE, 8), row, message, 0.0) for row in (usual, slow)]
         assert times[1] == pytest.approx(ratio * times[0])
 
 
