@@ -226,7 +226,7 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
     slower = calibration.clock.value / clock_hz if calibration.clock and clock_hz else 1.0
     return Efficiency(
         gemm_compute=gemm.compute.value * compute * (own.compute.value if own.compute else 1.0),
-        gemm_bandwidth=(graphics or gemm.bandwidth).value * bandwidth,
+        gemm_bandwidth=gemm.bandwidth.value * bandwidth,
         gemv_bandwidth=gemm.vector_bandwidth.value * bandwidth,
         gemv_rows=gemm.vector_rows.value,
         packed_bandwidth=(graphics or gemm.packed_bandwidth or gemm.bandwidth).value * bandwidth,

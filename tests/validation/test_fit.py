@@ -132,9 +132,9 @@ def test_collectives_grow_with_the_message() -> None:
     rows = pd.DataFrame({"num_gpus": 4, "message_size": 2 ** np.arange(8, 30)})
     rows = rows.assign(op_name="all_reduce", allreduce_dtype="bfloat16", latency=1.0)
     bench = fit.Bench.of(DEVICE, "vllm", rows, COLLECTIVE)
-    times = bench.seconds({"link_latency": 4e-6, "link_bandwidth": 0.7})
+    times = bench.seconds({"all_reduce.latency": 4e-6, "all_reduce.rank": 1e-7, "all_reduce.bandwidth": 0.7})
     assert (np.diff(times) > 0).all()
-    assert times[0] == pytest.approx(4e-6, rel=0.01)
+    assert times[0] == pytest.approx(4.2e-6, rel=0.01)
 
 
 def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
