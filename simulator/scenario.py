@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from simulator.cost.efficiency import Engine
     from simulator.graph.build import Model
     from simulator.mapping.machine import Machine
-    from simulator.spec.engine import Calibration
+    from simulator.spec.calibration import Calibration
     from simulator.techniques.parallel import Parallelism
     from simulator.techniques.recipe import Recipe
 

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from simulator import catalog
-from simulator.spec.engine import Calibration, EngineSpec
+from simulator.spec.calibration import Calibration
+from simulator.spec.engine import EngineSpec
 from simulator.spec.interval import TAGS
 from simulator.spec.loader import load
 from validation import (

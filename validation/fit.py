@@ -18,7 +18,7 @@ import pandas as pd
 
 from simulator.cost.efficiency import find_calibration, load_engine
 from simulator.mapping.machine import load_machine
-from simulator.spec.engine import Calibration
+from simulator.spec.calibration import Calibration
 from validation.knobs import KNOBS, Knob, Values, changed, fitted_knobs, fragment, general, starting_values
 from validation.shapes import COLLECTIVE, DECODE, EXPERTS, GEMM, MLA_DECODE, PREFILL, Family
 from validation.timing import Kernels, beats_light, prepare, speed_of_light

@@ -17,7 +17,7 @@ from simulator.cost.efficiency import find_calibration, load_engine
 from simulator.cost.interval import Founding, interval_table
 from simulator.errors import UnknownNameError
 from simulator.mapping.machine import Machine, load_machine
-from simulator.spec.engine import Calibration
+from simulator.spec.calibration import Calibration
 from simulator.spec.interval import Tag
 from validation.score import score, score_by
 from validation.shapes import COLLECTIVE, DECODE, Family, Numbers, family_of

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from simulator.spec.engine import Calibration, EngineEfficiency
+from simulator.spec.calibration import Calibration, EngineEfficiency
 from simulator.spec.quantity import Sourced
 
 Values = dict[str, float]

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from simulator.spec.engine import Calibration, EngineSpec
+from simulator.spec.calibration import Calibration
+from simulator.spec.engine import EngineSpec
 from validation.tables import kernel_files, read_table
 
 SAME_RUN = (

@@ -23,7 +23,7 @@ from simulator.errors import SimulatorError, SpecError
 from simulator.graph.op import Graph, Op
 from simulator.mapping.machine import Machine
 from simulator.mapping.place import Need, Placer, Policy
-from simulator.spec.engine import Calibration
+from simulator.spec.calibration import Calibration
 from validation.shapes import DECODE, Family, Numbers
 
 ISSUED_S = {

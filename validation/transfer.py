@@ -27,7 +27,8 @@ from simulator.errors import SimulatorError
 from simulator.mapping.machine import Machine, load_machine
 from simulator.predict import Predictor
 from simulator.scenario import Scenario, resolve
-from simulator.spec.engine import Calibration, EngineEfficiency, EngineSpec
+from simulator.spec.calibration import Calibration, EngineEfficiency
+from simulator.spec.engine import EngineSpec
 from simulator.spec.loader import load
 from simulator.spec.quantity import Sourced
 from validation import fit

@@ -9,17 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from simulator.cost.layout import (
-    LATENT,
-    NARROW_DECODE,
-    NARROW_LATENT,
-    SINGLE,
-    USUAL,
-    DecodeRow,
-    OpRow,
-    PrefillRow,
-    UnitRow,
-)
+from simulator.cost.layout import OpRow, UnitRow
+from simulator.cost.reached import LATENT, NARROW_DECODE, NARROW_LATENT, SINGLE, USUAL, DecodeRow, PrefillRow
 from simulator.cost.smooth import soft_maximum
 
 MOST_WAVES = 4

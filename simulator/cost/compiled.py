@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from simulator.cost import attention, batches, collective, experts, kernels, layout, serving, smooth, steps
+from simulator.cost import attention, batches, collective, experts, kernels, layout, reached, serving, smooth, steps
 
 KERNELS = (smooth, attention, collective, experts, kernels)
 """What times one op, in the order of use."""
@@ -38,7 +38,7 @@ def compile_modules(modules: Sequence[ModuleType], what: str = "the cost arithme
     """The modules loaded anew with each function compiled, in order: a later one calls the compiled form of an earlier."""
     numba: Any = importlib.import_module("numba")
     before = numba.config.CACHE_DIR
-    folder = _cache_folder([layout, *modules])
+    folder = _cache_folder([layout, reached, *modules])
     if not any(folder.iterdir()):
         logging.getLogger(__name__).warning("compiling %s, once: about 20 seconds", what)
     numba.config.CACHE_DIR = str(folder)

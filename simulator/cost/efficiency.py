@@ -11,20 +11,19 @@ from functools import lru_cache
 from pathlib import Path
 
 from simulator import catalog
-from simulator.cost.layout import NUM_EXPERTS, DecodeRow, Efficiency, ExpertsRow, PrefillRow, RoundingRow
+from simulator.cost.reached import NUM_EXPERTS, DecodeRow, Efficiency, ExpertsRow, PrefillRow, RoundingRow
 from simulator.errors import Problem, SpecError, UnknownNameError
 from simulator.mapping.machine import Machine
-from simulator.spec.engine import (
+from simulator.spec.calibration import (
     Calibration,
     DecodeEfficiency,
     EngineEfficiency,
-    EngineSpec,
     ExpertsEfficiency,
     GemmEfficiency,
     GroupedEfficiency,
     PrefillEfficiency,
-    Release,
 )
+from simulator.spec.engine import EngineSpec, Release
 from simulator.spec.loader import load
 
 

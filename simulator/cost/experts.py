@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 
-from simulator.cost.layout import TILES, Efficiency, ExpertsRow, OpRow, UnitRow
+from simulator.cost.layout import TILES, OpRow, UnitRow
+from simulator.cost.reached import Efficiency, ExpertsRow
 from simulator.cost.smooth import soft_maximum
 
 FEW = 200.0
@@ -26,7 +27,7 @@ def moment(exponent: float, order: float, top: float) -> float:
     """Mean of x^order over the density x^-exponent on 1 to `top`.
 
     >>> round(moment(1.01, 1.0, 100.0), 2)  # log-uniform: 99 / ln(100) = 21.5
-    21.28
+    21.21
     """
     h = 1.0 - exponent
     return float(h / (order + h) * (top ** (order + h) - 1.0) / (top**h - 1.0))

@@ -14,7 +14,7 @@ from simulator.cost.efficiency import Engine
 from simulator.graph.build import Model
 from simulator.graph.op import BITS
 from simulator.mapping.machine import Machine
-from simulator.spec.engine import Calibration
+from simulator.spec.calibration import Calibration
 from simulator.spec.interval import Constants, Intervals, MeasuredRange, Regime, Tag
 from simulator.spec.loader import load
 

@@ -16,7 +16,6 @@ from simulator.cost.layout import (
     DECODE,
     GEMM,
     NARROW_BYTES,
-    NARROW_PREFILL,
     PLACE_ACTIVATION,
     PLACE_CACHE,
     PLACE_WEIGHT,
@@ -25,13 +24,11 @@ from simulator.cost.layout import (
     R_LAUNCH,
     SCAN,
     TILES,
-    USUAL,
-    Efficiency,
     Floats,
     OpRow,
-    RoundingRow,
     UnitRow,
 )
+from simulator.cost.reached import NARROW_PREFILL, USUAL, Efficiency, RoundingRow
 from simulator.cost.smooth import soft_maximum
 
 SPLITS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)

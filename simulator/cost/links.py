@@ -11,7 +11,7 @@ from simulator.cost.efficiency import Engine, own_efficiency
 from simulator.cost.layout import LinkRow
 from simulator.graph.op import Op
 from simulator.mapping.machine import Interconnect, Machine
-from simulator.spec.engine import Calibration
+from simulator.spec.calibration import Calibration
 
 
 def link_rows(ops: Sequence[Op], machine: Machine, engine: Engine, calibration: Calibration) -> list[LinkRow]:

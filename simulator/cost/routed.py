@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from simulator.cost.layout import (
-    FLOAT_EXPERTS,
-    GEMM,
-    NARROW_EXPERTS,
-    PACKED_EXPERTS,
-    PLAIN,
-    SCALED_EXPERTS,
-    OpRow,
-)
+from simulator.cost.layout import GEMM, OpRow
+from simulator.cost.reached import FLOAT_EXPERTS, NARROW_EXPERTS, PACKED_EXPERTS, PLAIN, SCALED_EXPERTS
 from simulator.graph.op import Op, Tensor
 
 

@@ -7,9 +7,10 @@ format. Built once per scenario family; evaluated at any step.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from simulator.cost.chains import as_chain, chain_of, is_kernel, own_name
 from simulator.cost.efficiency import Engine, own_efficiency
 from simulator.cost.formats import multiplied, usable_dtype, works_in_fp8
 from simulator.cost.layout import (
@@ -23,19 +24,19 @@ from simulator.cost.layout import (
     R_MEMORY,
     ROWS,
     WEIGHT_BYTES,
-    Efficiency,
     LinkRow,
     OpRow,
     PowerRow,
     UnitRow,
 )
 from simulator.cost.links import link_rows
+from simulator.cost.reached import Efficiency
 from simulator.cost.routed import carried, expert_kernel, of_experts
 from simulator.errors import UnsupportedError
 from simulator.graph.op import BITS, Graph, Op
 from simulator.graph.step import ZERO, Amount
 from simulator.mapping.machine import Machine, Unit
-from simulator.spec.engine import Calibration
+from simulator.spec.calibration import Calibration
 
 LATENT_WIDTH = 256
 """Values at least so wide that are narrower than their keys are a part of them: latents with a rotated part beside."""
@@ -119,48 +120,6 @@ def build_table(
     )
 
 
-def is_kernel(op: Op, engine: Engine) -> bool:
-    """Whether an engine launches a kernel for an op, rather than fusing it into its neighbour."""
-    if not op.fused:
-        return True
-    if engine.ideal:
-        return False
-    return "all" in engine.unfused or any(_label(op).endswith(name) for name in engine.unfused)
-
-
-def as_chain(op: Op, engine: Engine) -> Op:
-    """The op, or, where an engine runs it as a chain of kernels, one of them: repeated, with its share of the work."""
-    chain = engine.chains.get(_chain(op, engine))
-    if chain is None:
-        return op
-    kernels, passes = chain
-    return replace(
-        op,
-        tensors=tuple(
-            replace(t, read=t.read * (passes / kernels), write=t.write * (passes / kernels)) for t in op.tensors
-        ),
-        flops=op.flops * (1.0 / kernels),
-        repeat=op.repeat * kernels,
-    )
-
-
-def _chain(op: Op, engine: Engine) -> str:
-    """The name in the engine's chains that an elementwise op ends with; empty if there is none."""
-    if op.kind != "elementwise" or not engine.chains:
-        return ""
-    return next((name for name in engine.chains if _label(op).endswith(name)), "")
-
-
-def _label(op: Op) -> str:
-    """The op's own name, without its block before it and its number behind it.
-
-    >>> _label(Op("b1.norm.0", "elementwise", ()))
-    'norm'
-    """
-    parts = [part for part in op.name.split(".") if not part.isdigit()]
-    return parts[-1] if parts else op.name
-
-
 def check_runnable(table: Table, graph: Graph, machine: Machine) -> None:
     """Raises UnsupportedError if no unit can run some op at all: for its kind of work, or for its number format."""
     for op, rates in zip(table.ops, table.rates, strict=True):
@@ -187,7 +146,7 @@ def _contextual(op: Op) -> bool:
 def _op_row(op: Op, engine: Engine, parts: tuple[str, ...], machine: Machine, usual: float) -> OpRow:
     """`usual`: calibrated operations per expanded weight; 0 where nothing is charged for them."""
     kernels = 1.0
-    if op.kind == "elementwise" and op.block in ("norm", "head") and not op.fused and not _chain(op, engine):
+    if op.kind == "elementwise" and op.block in ("norm", "head") and not op.fused and not chain_of(op, engine):
         kernels = engine.norm_kernels
     span = op.span
     input_bytes = next((t.bytes_per_element for t in op.tensors if t.role == "activation" and t.read != ZERO), 2.0)
@@ -206,7 +165,7 @@ def _op_row(op: Op, engine: Engine, parts: tuple[str, ...], machine: Machine, us
         top_k=float(op.routing.top_k) if op.routing else 0.0,
         exponent=op.routing.exponent if op.routing else 0.0,
         ranks=float(op.routing.ranks) if op.routing else 1.0,
-        carried=carried(op, _label(op)),
+        carried=carried(op, own_name(op)),
         kernel=float(expert_kernel(op, input_bytes, narrow)) if op.routing and op.kind == "gemm" else 0.0,
         heads=float(op.heads),
         kv_heads=float(op.kv_heads),

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from simulator.cost.chains import as_chain
 from simulator.cost.efficiency import Engine, find_calibration, load_engine
-from simulator.cost.table import as_chain
 from simulator.errors import SpecError
 from simulator.graph.counts import norm
 from simulator.mapping.machine import Machine, load_machine
-from simulator.spec.engine import Calibration
+from simulator.spec.calibration import Calibration
 from simulator.spec.hardware import DeviceSpec
 from simulator.spec.loader import load
 from validation.microbench import fitting, layer

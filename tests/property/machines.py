@@ -14,7 +14,7 @@ from simulator.graph.build import Model
 from simulator.mapping.machine import Interconnect, Machine, MemoryLevel, Unit
 from simulator.predict import Predictor
 from simulator.scenario import Resolved, Scenario
-from simulator.spec.engine import Calibration
+from simulator.spec.calibration import Calibration
 from simulator.spec.loader import read_mapping
 from simulator.techniques.parallel import Parallelism
 

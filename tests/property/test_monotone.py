@@ -15,7 +15,7 @@ from simulator.mapping.machine import Machine, load_machine
 from simulator.predict import predict
 from simulator.result import Prediction
 from simulator.scenario import Scenario
-from simulator.spec.engine import Calibration
+from simulator.spec.calibration import Calibration
 from simulator.techniques.parallel import Parallelism, check
 
 from .machines import Knobs, calibrations, engines, faster, in_main_memory, larger, machines, make_predictor, timed_step

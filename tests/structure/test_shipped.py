@@ -15,7 +15,8 @@ from simulator.mapping.machine import Machine, load_machine
 from simulator.predict import Predictor, predict
 from simulator.result import Prediction
 from simulator.scenario import Resolved, Scenario, load_model
-from simulator.spec.engine import Calibration, EngineSpec
+from simulator.spec.calibration import Calibration
+from simulator.spec.engine import EngineSpec
 from simulator.spec.hardware import DeviceClass
 from simulator.spec.loader import load
 from simulator.spec.technique import TechniqueSpec

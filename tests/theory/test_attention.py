@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 
 from simulator.cost.attention import decode_attention, prefill_attention
-from simulator.cost.layout import ATTENTION, DecodeRow, OpRow, PrefillRow, UnitRow
+from simulator.cost.layout import ATTENTION, OpRow, UnitRow
+from simulator.cost.reached import DecodeRow, PrefillRow
 
 PEAK = 312e12
 CORES = 108.0

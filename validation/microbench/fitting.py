@@ -16,7 +16,7 @@ import pandas as pd
 
 from simulator.cost.efficiency import Engine
 from simulator.mapping.machine import Machine
-from simulator.spec.engine import Calibration
+from simulator.spec.calibration import Calibration
 from validation.microbench.parameters import Parameter, parameters, replaced, value_of, with_optional
 from validation.microbench.rows import Rows
 from validation.microbench.sampling import NOISY

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulator.mapping.machine import Machine
-from simulator.spec.engine import Calibration
+from simulator.spec.calibration import Calibration
 from simulator.spec.loader import Spec
 from simulator.spec.quantity import Reads, Sourced
 from simulator.units import ENERGY_PER_BYTE, TIME, Dimension

@@ -19,7 +19,7 @@ from simulator.cost.table import as_arrays, build_table
 from simulator.graph.op import Graph, Op
 from simulator.mapping.machine import Machine
 from simulator.mapping.place import Need, Placer, Policy
-from simulator.spec.engine import Calibration
+from simulator.spec.calibration import Calibration
 from validation.shapes import Numbers, family_of
 
 

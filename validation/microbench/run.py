@@ -18,7 +18,7 @@ import pandas as pd
 from simulator.cost.efficiency import find_calibration, load_engine
 from simulator.errors import UnsupportedError
 from simulator.mapping.machine import load_machine
-from simulator.spec.engine import Calibration
+from simulator.spec.calibration import Calibration
 from simulator.spec.hardware import DeviceSpec
 from validation.microbench import cases, copies, files, fitting, layer, measure
 from validation.microbench.device import TorchDevice, load_torch

@@ -1,0 +1,53 @@
+"""Small ops that an engine runs as a chain of kernels.
+
+Knows what an engine's file says of them; their bytes are the op's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from simulator.cost.efficiency import Engine
+from simulator.graph.op import Op
+
+
+def own_name(op: Op) -> str:
+    """The op's own name, without its block before it and its number behind it.
+
+    >>> own_name(Op("b1.norm.0", "elementwise", ()))
+    'norm'
+    """
+    parts = [part for part in op.name.split(".") if not part.isdigit()]
+    return parts[-1] if parts else op.name
+
+
+def is_kernel(op: Op, engine: Engine) -> bool:
+    """Whether an engine launches a kernel for an op, rather than fusing it into its neighbour."""
+    if not op.fused:
+        return True
+    if engine.ideal:
+        return False
+    return "all" in engine.unfused or any(own_name(op).endswith(name) for name in engine.unfused)
+
+
+def as_chain(op: Op, engine: Engine) -> Op:
+    """The op, or, where an engine runs it as a chain of kernels, one of them: repeated, with its share of the work."""
+    chain = engine.chains.get(chain_of(op, engine))
+    if chain is None:
+        return op
+    kernels, passes = chain
+    return replace(
+        op,
+        tensors=tuple(
+            replace(t, read=t.read * (passes / kernels), write=t.write * (passes / kernels)) for t in op.tensors
+        ),
+        flops=op.flops * (1.0 / kernels),
+        repeat=op.repeat * kernels,
+    )
+
+
+def chain_of(op: Op, engine: Engine) -> str:
+    """The name in the engine's chains that an elementwise op ends with; empty if there is none."""
+    if op.kind != "elementwise" or not engine.chains:
+        return ""
+    return next((name for name in engine.chains if own_name(op).endswith(name)), "")
