@@ -40,7 +40,7 @@ def growth(batch: float, fit: float, prompt: float, output: float) -> Growth | N
 
     >>> found = growth(128, 119, 512, 3584)
     >>> round(found.running, 1), round(found.known), round(found.steps)
-    (127.6, 3950, 288)
+    (127.6, 3949, 288)
     >>> made = found.running * 3584 + found.resumed * found.steps  # every token is made once
     >>> round(made / (128 * 3584), 9)
     1.0
