@@ -117,7 +117,7 @@ def _current(kind: Kind) -> dict[str, str]:
 
 @lru_cache(maxsize=32)
 def _index(kind: Kind, stamps: tuple[tuple[str, int], ...]) -> dict[str, str]:
-    place = zlib.crc32(os.pathsep.join(str(root) for root in roots()).encode())
+    place = zlib.crc32(os.pathsep.join(str(root) for root in roots() if root.is_dir()).encode())
     stored = _cache_folder() / f"index-{kind}-{place:08x}.json"
     wanted = [list(stamp) for stamp in stamps]
     try:
