@@ -24,6 +24,9 @@ INTERVAL_KEYS = (
 RATE_KEYS = frozenset({"output_tokens_per_s", "total_tokens_per_s"})
 """Keys whose interval is that of a time, turned over."""
 
+ROUNDING = 1e-9
+"""Share of the energy below which a difference of sums is no energy."""
+
 
 @dataclass(slots=True)
 class Turn:
@@ -158,7 +161,9 @@ class BatchRun:
             joules = totals[R_MEMORY + len(names) + position]
             if joules:
                 parts[f"memory {name}"] = joules
-        parts["links"] += max(0.0, totals[R_ENERGY] - sum(parts.values()))
+        copied_j = totals[R_ENERGY] - sum(parts.values())
+        if copied_j > ROUNDING * totals[R_ENERGY]:
+            parts["links"] += copied_j
         if side_j:
             parts["encoder and vision"] = side_j
         if drafts_j:
