@@ -17,7 +17,7 @@ KINDS: dict[str, tuple[str, str, str]] = {
     "model": ("simulator.spec.model", "ModelSpec", "workloads"),
     "technique": ("simulator.spec.technique", "TechniqueSpec", "workloads"),
     "engine": ("simulator.spec.engine", "EngineSpec", "workloads"),
-    "calibration": ("simulator.spec.engine", "Calibration", "hardware"),
+    "calibration": ("simulator.spec.calibration", "Calibration", "hardware"),
     "interval": ("simulator.spec.interval", "Intervals", "hardware"),
     "price": ("simulator.spec.price", "PriceTable", "hardware"),
     "sweep": ("simulator.spec.sweep", "SweepSpec", "workloads"),
