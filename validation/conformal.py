@@ -21,8 +21,10 @@ from simulator.spec.interval import TAGS, Tag
 from validation import residuals, transfer
 
 COVERAGE = 0.9
-FEWEST = 10
-"""Cells below which a group is pooled with others. The range of K cells holds a new one with probability (K-1)/(K+1)."""
+FEWEST = 20
+"""Cells below which a group is pooled with others: of fewer, the shortest interval is nearly the range of all."""
+LEAST = 10
+"""Cells that are enough where no pool has so many: the range of K cells holds a new one with probability (K-1)/(K+1)."""
 FEWEST_VALUES = 20
 """Values below which a device does not count as measured."""
 TIMES = ("ttft_s", "tpot_s", "e2el_s")
@@ -147,8 +149,10 @@ def at_the_ends(rows: pd.DataFrame) -> pd.Series:
 
 
 def quantiles(rows: pd.DataFrame) -> dict[Key, Quantiles]:
-    """The quantiles of every group of `grouped` rows; wider, never narrower, the less a prediction rests on."""
+    """The quantiles of every group of `grouped` rows that are `possible`; wider, never narrower, the less a prediction rests
+    on."""
     found: dict[Key, Quantiles] = {}
+    rows = possible(rows)
     ideal = (rows["constants"] == "ideal").to_numpy()
     for tag in TAGS:
         tagged = (rows["tag"] == tag).to_numpy()
@@ -203,11 +207,12 @@ def _of_group(rows: Columns, metric: str, tag: Tag, engine: str, regime: str) ->
     pools = _pools(rows, metric, engine, regime)
     tries = [(pool, words, tag in ("transferred", "datasheet")) for pool, words in pools]
     tries.append((pools[-1][0], f"{pools[-1][1]}; cells of a device, model and engine", False))
-    for pool, words, coarse in tries:
-        residual, cell = rows["residual"][pool], rows["coarse" if coarse else "fine"][pool]
-        if len(cell) and len(np.unique(cell)) >= FEWEST:
-            low, high, count = shortest(residual, cell)
-            return Quantiles(float(np.exp(low)), float(np.exp(high)), count, len(cell), words)
+    for least in (FEWEST, LEAST):
+        for pool, words, coarse in tries:
+            residual, cell = rows["residual"][pool], rows["coarse" if coarse else "fine"][pool]
+            if len(cell) and len(np.unique(cell)) >= least:
+                low, high, count = shortest(residual, cell)
+                return Quantiles(float(np.exp(low)), float(np.exp(high)), count, len(cell), words)
     return None
 
 
@@ -221,6 +226,11 @@ def _pools(rows: Columns, metric: str, engine: str, regime: str) -> list[tuple[n
     elif regime == "static":
         pools.append((np.isin(rows["metric"], TIMES) & of_regime, "all engines and times"))
     return pools
+
+
+def possible(rows: pd.DataFrame) -> pd.DataFrame:
+    """Without measurements that datasheet rates do not allow: they say nothing of predictions."""
+    return rows[~rows["below_speed_of_light"].astype(bool)]
 
 
 def inside(rows: pd.DataFrame, table: dict[Key, Quantiles]) -> pd.Series:
@@ -242,9 +252,9 @@ def held_out(rows: pd.DataFrame, by: str) -> pd.DataFrame:
 
 
 def coverage(rows: pd.DataFrame, by: Iterable[str] = ("tag", "metric")) -> pd.DataFrame:
-    """Share of measurements inside, every cell with the same weight; rows need `inside`."""
+    """Share of `possible` measurements inside, every cell with the same weight; rows need `inside`."""
     records = []
-    for names, part in rows.groupby(list(by), sort=True):
+    for names, part in possible(rows).groupby(list(by), sort=True):
         tag = part["tag"].iloc[0]
         cells = part.groupby("coarse" if tag in ("transferred", "datasheet") else "fine")["inside"].mean()
         records.append((*names, len(part), len(cells), float(cells.mean()), float(part["inside"].mean())))

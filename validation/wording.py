@@ -66,11 +66,12 @@ The interval of a prediction is the prediction times these ratios of measured to
 constants, static batches; `hardware/interval/shipped.yaml` has all). Quantiles of ln(measured / predicted) on runs
 that the parameters were not fitted to: the shortest interval with the weight of 0.9 (K+1) + 0.5 of K cells. A cell
 is a device, model and engine for measured devices, a device for others; each weighs the same, however many rows it
-has. Groups of fewer than 10 cells are pooled as stated. `in-grid`: device and engine measured, sizes inside the
-measured range; `extrapolated`: measured, sizes at or beyond the ends of the range; `transferred`: parameters of other
-devices; `datasheet`: assumed parameters. The less a prediction rests on, the wider: by construction. Devices that
-carry the tag `datasheet` without any run of their class (microcontrollers, PIM, storage, accelerators) get the
-interval of CPUs and boards, which is a guess.
+has. Groups of fewer than 20 cells are pooled as stated. Measurements that datasheet rates do not allow count neither
+here nor for the coverage. `in-grid`: device and engine measured, sizes inside the measured range; `extrapolated`:
+measured, sizes at or beyond the ends of the range; `transferred`: parameters of other devices; `datasheet`: assumed
+parameters. The less a prediction rests on, the wider: by construction. Devices that carry the tag `datasheet` without
+any run of their class (microcontrollers, PIM, storage, accelerators) get the interval of CPUs and boards, which is a
+guess.
 """
 COVERAGE = """### Coverage
 
