@@ -201,16 +201,18 @@ def _decode(
     padding = sequences * heads * (whole - length)
     streamed = (memory_s + padding * key_s) / row.bandwidth
     if row.split_keys > 0.0:
-        most = row.split_waves * unit.cores
-        parts = min(blocks * max(1.0, math.ceil(history / row.split_keys)), max(blocks, most))
-        keys = min(history, max(row.split_keys, history * blocks / most))
+        most = max(1.0, math.floor(row.split_waves * unit.cores / blocks))
+        if row.split_root > 0.0:
+            most = min(most, max(1.0, math.sqrt(row.split_root * history / row.split_keys)))
+        parts = blocks * min(max(1.0, math.ceil(history / row.split_keys)), most)
+        keys = min(history, max(row.split_keys, history / most))
         keys = math.ceil(min(keys, length) / row.key_tile) * row.key_tile
         # A window lies across two parts; without one all parts are at work.
         working = min(parts, blocks * (length / keys + 1.0)) if history > length else parts
         at_work = max(1.0, working / unit.cores) if history > length else math.ceil(parts / unit.cores)
         busy = math.ceil(parts / unit.cores) * row.block_s + at_work * keys * per_key
         time = soft_maximum(busy, streamed, 0.0, row.sharpness)
-        if history > row.split_keys:
+        if parts > blocks:
             time += row.reduction_s
         return floor_s + time, at_work * keys * arithmetic, floor_s
     waves = math.ceil(blocks / unit.cores)

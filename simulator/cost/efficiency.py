@@ -310,6 +310,7 @@ def _decode(spec: DecodeEfficiency, bandwidth: float, slower: float, clock_hz: f
         lanes=1.0 if spec.lanes else 0.0,
         split_keys=spec.split_keys.value if spec.split_keys else 0.0,
         split_waves=spec.split_waves.value if spec.split_waves else 0.0,
+        split_root=spec.split_root.value if spec.split_root else 0.0,
         uneven_s=spec.uneven.value * slower if spec.uneven else 0.0,
         regroup_s=spec.regroup.value * slower if spec.regroup else 0.0,
         convert=spec.convert.value if spec.convert else 0.0,

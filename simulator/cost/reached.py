@@ -47,8 +47,9 @@ class DecodeRow(NamedTuple):
     lanes: float = 0.0
     """1 where the products run on the vector lanes."""
     split_keys: float = 0.0
-    """0 without a rule of splitting, as is `split_waves`."""
+    """0 without a rule of splitting, as are `split_waves` and `split_root`."""
     split_waves: float = 0.0
+    split_root: float = 0.0
     uneven_s: float = 0.0
     regroup_s: float = 0.0
     convert: float = 0.0

@@ -114,6 +114,8 @@ class DecodeEfficiency(Spec):
     """Cached positions of one split by the engine's own rule; without it, the best plan is taken."""
     split_waves: Count | None = None
     """Most waves of blocks that this rule splits into."""
+    split_root: Count | None = None
+    """Where the rule keeps the last pass short: of `n` splits of `split_keys` it makes `sqrt(split_root n)` at most."""
     uneven: Time | None = None
     """As `uneven` of prefill."""
     regroup: Time | None = None
