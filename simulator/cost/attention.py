@@ -169,8 +169,8 @@ def _decode(
     besides.
 
     The cache is split by a rule, into parts of `split_keys` of all positions that a sequence holds as long as they give
-    `split_waves` waves of blocks at most (parts beyond the window cost `block_s` only); or, without a rule, by the best
-    plan, whose splits fill 1 to 4 waves and take as long as `least_tiles` tiles at least. Splits are summed in a further
+    `split_waves` waves of blocks at most, a whole number of parts for each block, and as many as `split_root` allows
+    (parts beyond the window cost `block_s` only); or, without a rule, by the best plan, whose splits fill 1 to 4 waves and take as long as `least_tiles` tiles at least. Splits are summed in a further
     pass of `reduction_s`. Heads of uneven size take `uneven_s` more; queries that have to be sorted by KV head first (all
     but those of one head or one sequence) `regroup_s`; a cache in 8 bits may first be expanded to 16, which takes
     `convert` vector operations per element of a key and a value.
