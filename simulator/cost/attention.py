@@ -169,11 +169,11 @@ def _decode(
     besides.
 
     The cache is split by a rule, into parts of `split_keys` of all positions that a sequence holds as long as they give
-    `split_waves` waves of blocks at most, a whole number of parts for each block, and as many as `split_root` allows
-    (parts beyond the window cost `block_s` only); or, without a rule, by the best plan, whose splits fill 1 to 4 waves and take as long as `least_tiles` tiles at least. Splits are summed in a further
-    pass of `reduction_s`. Heads of uneven size take `uneven_s` more; queries that have to be sorted by KV head first (all
-    but those of one head or one sequence) `regroup_s`; a cache in 8 bits may first be expanded to 16, which takes
-    `convert` vector operations per element of a key and a value.
+    `split_waves` waves of blocks at most, and no more than `split_root` allows (parts beyond the window cost `block_s`
+    only); or, without a rule, by the best plan, whose splits fill 1 to 4 waves and take as long as `least_tiles` tiles
+    at least. Splits are summed in a further pass of `reduction_s`. Heads of uneven size take `uneven_s` more; queries
+    that have to be sorted by KV head first (all but those of one head or one sequence) `regroup_s`; a cache in 8 bits
+    may first be expanded to 16, which takes `convert` vector operations per element of a key and a value.
     """
     floor_s = row.floor_s + uneven * row.uneven_s
     if group > 1.0 and heads > 1.0 and sequences > 1.0:
@@ -201,18 +201,18 @@ def _decode(
     padding = sequences * heads * (whole - length)
     streamed = (memory_s + padding * key_s) / row.bandwidth
     if row.split_keys > 0.0:
-        most = max(1.0, math.floor(row.split_waves * unit.cores / blocks))
+        splits = max(1.0, math.ceil(history / row.split_keys))
         if row.split_root > 0.0:
-            most = min(most, max(1.0, math.sqrt(row.split_root * history / row.split_keys)))
-        parts = blocks * min(max(1.0, math.ceil(history / row.split_keys)), most)
-        keys = min(history, max(row.split_keys, history / most))
+            splits = min(splits, max(1.0, math.sqrt(row.split_root * history / row.split_keys)))
+        parts = min(blocks * splits, max(blocks, row.split_waves * unit.cores))
+        keys = min(history, max(row.split_keys, history * blocks / parts))
         keys = math.ceil(min(keys, length) / row.key_tile) * row.key_tile
         # A window lies across two parts; without one all parts are at work.
         working = min(parts, blocks * (length / keys + 1.0)) if history > length else parts
         at_work = max(1.0, working / unit.cores) if history > length else math.ceil(parts / unit.cores)
         busy = math.ceil(parts / unit.cores) * row.block_s + at_work * keys * per_key
         time = soft_maximum(busy, streamed, 0.0, row.sharpness)
-        if parts > blocks:
+        if history > row.split_keys:
             time += row.reduction_s
         return floor_s + time, at_work * keys * arithmetic, floor_s
     waves = math.ceil(blocks / unit.cores)
