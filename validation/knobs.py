@@ -26,6 +26,8 @@ class Knob:
     unit: str = ""
     optional: bool = False
     """Fitted only where the file holds it."""
+    unless: str = ""
+    """Part of the file that takes its place: not fitted where the file holds that."""
 
     def text(self, value: float) -> str:
         """The value as the file holds it."""
@@ -96,10 +98,17 @@ KNOBS: dict[str, tuple[Knob, ...]] = {
         Knob("launch", 1e-6, 6e-6, "us"),
     ),
     "narrow": (
-        Knob("gemm.narrow_compute", 0.3, 1.0),
+        Knob("gemm.narrow_compute", 0.3, 1.0, unless="tabled"),
+        Knob("tabled.compute", 0.5, 1.0, optional=True),
+        Knob("tabled.bandwidth", 0.5, 1.0, optional=True),
+        Knob("tabled.cache_bandwidth", 0.3, 1.0, optional=True),
+        Knob("tabled.fill_row", 0.0, 2000.0, "B", optional=True),
+        Knob("tabled.sharpness", 1.5, 10.0, optional=True),
+        Knob("tabled.least_rows", 16.0, 128.0, optional=True),
         Knob("rounding.floor", 0.0, 20e-6, "us"),
         Knob("rounding.row", 0.0, 2e-6, "ns"),
         Knob("rounding.bandwidth", 0.05, 1.0),
+        Knob("rounding.strip", 0.0, 2e-6, "ns", optional=True),
     ),
     "expanding": (Knob("dequantize", 0.0, 40.0), Knob("gemm.bandwidth", 0.3, 1.0)),
     "prefill": _prefill("prefill"),
@@ -135,8 +144,8 @@ KNOBS: dict[str, tuple[Knob, ...]] = {
 def general(calibration: Calibration, engine: str = "") -> Calibration:
     """The calibration with its general values for every engine (but for how libraries choose), and single heads apart.
 
-    With an engine's name, attention and experts are those of the engine, if it has some: what a fit starts from, and facts
-    (such as which rows its kernels carry along) that it leaves as they are.
+    With an engine's name, attention, experts and products by a table are those of the engine, if it has some: what a fit
+    starts from, and facts (such as which rows its kernels carry along) that it leaves as they are.
     """
     own = calibration.engines.get(engine)
     attention = (own.attention if own else None) or calibration.attention
@@ -158,7 +167,10 @@ def general(calibration: Calibration, engine: str = "") -> Calibration:
         name: EngineEfficiency(tuned=own.tuned, narrow_tuned=own.narrow_tuned, scaled_tuned=own.scaled_tuned)
         for name, own in calibration.engines.items()
     }
-    return calibration.model_copy(update={"attention": attention, "experts": experts, "engines": engines})
+    made: dict[str, Any] = {"attention": attention, "experts": experts, "engines": engines}
+    if own and own.tabled:
+        made |= {"tabled": own.tabled, "rounding": own.rounding or calibration.rounding}
+    return calibration.model_copy(update=made)
 
 
 def changed(calibration: Calibration, values: Mapping[str, float]) -> Calibration:
@@ -191,7 +203,8 @@ def fitted_knobs(calibration: Calibration, knobs: Iterable[Knob]) -> tuple[Knob,
     for knob in knobs:
         held = _held(calibration, knob.key)
         fact = held is not None and calibration.sources[held.source].kind in ("paper", "datasheet")
-        if not fact and (held is not None or not knob.optional):
+        replaced = bool(knob.unless) and getattr(calibration, knob.unless) is not None
+        if not fact and not replaced and (held is not None or not knob.optional):
             found.append(knob)
     return tuple(found)
 

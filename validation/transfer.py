@@ -130,16 +130,25 @@ def calibration_from(donors: Sequence[str], name: str) -> Calibration:
         for kind in OWN:
             of_engine |= fitted(donors, kind, (framework,))
         own = engines.get(engine, EngineEfficiency())
-        found = changed(shared, of_engine)
-        attention = changed(general(base, engine), of_engine).attention
-        kept: dict[str, Any] = {"attention": attention, "all_reduce": found.all_reduce}
-        if "gemm.narrow_compute" in of_engine:
-            kept |= {"narrow_compute": found.gemm.narrow_compute, "rounding": found.rounding}
+        found = changed(general(base, engine), of_engine)
+        kept: dict[str, Any] = {
+            "attention": found.attention,
+            "all_reduce": changed(shared, _under("all_reduce", of_engine)).all_reduce,
+        }
+        if "rounding.floor" in of_engine:
+            kept |= {"rounding": found.rounding, "tabled": found.tabled}
+            if "gemm.narrow_compute" in of_engine:
+                kept["narrow_compute"] = found.gemm.narrow_compute
         else:  # what the donor's file holds for such kernels was found on other devices
-            kept |= {"narrow_compute": None, "scaled_compute": None, "rounding": None}
+            kept |= {"narrow_compute": None, "scaled_compute": None, "rounding": None, "tabled": None}
         engines[engine] = own.model_copy(update=kept)
     attention = engines["vllm"].attention or shared.attention
     return shared.model_copy(update={"name": name, "tag": "transferred", "engines": engines, "attention": attention})
+
+
+def _under(part: str, values: Mapping[str, float]) -> Values:
+    """The values whose keys lie under a part of a calibration."""
+    return {key: value for key, value in values.items() if key.startswith(f"{part}.")}
 
 
 def all_kinds() -> list[tuple[str, tuple[str, ...]]]:

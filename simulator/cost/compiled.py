@@ -21,9 +21,21 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from simulator.cost import attention, batches, collective, experts, kernels, layout, reached, serving, smooth, steps
+from simulator.cost import (
+    attention,
+    batches,
+    collective,
+    experts,
+    kernels,
+    layout,
+    reached,
+    serving,
+    smooth,
+    steps,
+    tabled,
+)
 
-KERNELS = (smooth, attention, collective, experts, kernels)
+KERNELS = (smooth, attention, collective, experts, tabled, kernels)
 """What times one op, in the order of use."""
 
 

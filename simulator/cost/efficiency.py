@@ -11,7 +11,15 @@ from functools import lru_cache
 from pathlib import Path
 
 from simulator import catalog
-from simulator.cost.reached import NUM_EXPERTS, DecodeRow, Efficiency, ExpertsRow, PrefillRow, RoundingRow
+from simulator.cost.calibrated import NO_TABLE, NO_TILE, rounding_row, tabled_row, tile_rows
+from simulator.cost.reached import (
+    NUM_EXPERTS,
+    DecodeRow,
+    Efficiency,
+    ExpertsRow,
+    PrefillRow,
+    RoundingRow,
+)
 from simulator.errors import Problem, SpecError, UnknownNameError
 from simulator.mapping.machine import Machine
 from simulator.spec.calibration import (
@@ -193,7 +201,9 @@ IDEAL = Efficiency(*([1.0] * len(Efficiency._fields)))._replace(  # type: ignore
     gemm_floor_s=0,
     prefill=(_PREFILL,) * 2,
     decode=(_DECODE,) * 5,
-    rounding=RoundingRow(0.0, 0.0, 1.0),
+    rounding=RoundingRow(0.0, 0.0, 1.0, 0.0, 1.0),
+    tabled=NO_TABLE,
+    tiles=(NO_TILE,),
     experts=(ExpertsRow(0.0, 1.0, 1.0, 1e9, 1.0, 1e9, *[0.0] * 5),) * NUM_EXPERTS,
     sharpness=100,
     dequantize=0,
@@ -219,6 +229,7 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
     gemm = own.gemm or calibration.gemm
     attention = own.attention or calibration.attention
     rounding, experts = own.rounding or calibration.rounding, own.experts or calibration.experts
+    tabled = own.tabled or calibration.tabled
     compute, bandwidth = engine.compute_factor, engine.bandwidth_factor
     graphics = gemm.graphics_bandwidth if _has_graphics_memory(machine) else None
     clock_hz = max((unit.clock_hz for unit in machine.units if unit.part == machine.units[0].part), default=0.0)
@@ -254,7 +265,9 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
                 attention.narrow_latent or attention.latent or attention.narrow,
             )
         ),
-        rounding=RoundingRow(rounding.floor.value, rounding.row.value, rounding.bandwidth.value * bandwidth),
+        rounding=rounding_row(rounding, bandwidth),
+        tabled=tabled_row(tabled, compute * (own.compute.value if own.compute else 1.0), bandwidth),
+        tiles=tile_rows(tabled),
         experts=_experts(experts, gemm, own, calibration, bandwidth),
         elementwise_bandwidth=calibration.elementwise_bandwidth.value * bandwidth,
         scan_compute=calibration.scan_compute.value * compute,

@@ -30,6 +30,7 @@ from simulator.cost.layout import (
 )
 from simulator.cost.reached import NARROW_PREFILL, USUAL, Efficiency, RoundingRow
 from simulator.cost.smooth import soft_maximum
+from simulator.cost.tabled import tabled_gemm
 
 SPLITS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 """Parts of the summed dimension that work side by side (split-K)."""
@@ -122,6 +123,11 @@ def uncached(unit: UnitRow, activation: float) -> float:
     return max(0.0, activation - 0.5 * unit.cache_bytes)
 
 
+def is_narrow(op: OpRow) -> bool:
+    """Whether both operands are multiplied in 8 bits or fewer."""
+    return op.dequantized <= 0.0 and max(op.element_bytes, op.weight_bytes) < NARROW_BYTES
+
+
 def tiled_gemm(
     m: float,
     op: OpRow,
@@ -145,7 +151,7 @@ def tiled_gemm(
     best_cache = 0.0
     narrow = 1.0
     tuned = eff.tuned > 0.0
-    if op.dequantized <= 0.0 and max(op.element_bytes, op.weight_bytes) < NARROW_BYTES:
+    if is_narrow(op):
         narrow = eff.scaled_compute if op.scaled > 0.0 else eff.narrow_compute
         tuned = (eff.scaled_tuned if op.scaled > 0.0 else eff.narrow_tuned) > 0.0
     core_rate = rate * narrow / unit.cores
@@ -209,14 +215,16 @@ def home(place: Floats, memories: int) -> int:
 
 
 def rounding_time(op: OpRow, rows: float, unit: UnitRow, bandwidth: float, row: RoundingRow) -> float:
-    """Seconds to round rows of k elements of 16 bits to 8: a block per row, and three bytes moved per element.
+    """Seconds to round rows of k elements of 16 bits to 8: a block per row, strip by strip, and three bytes moved per
+    element.
 
     With a scale per group of elements one kernel does it; a scale per tensor needs its maximum first.
     """
     floor_s = min(row.floor_s, unit.launch_s) if op.rounded > 1.0 else row.floor_s
     if bandwidth <= 0.0:
         return floor_s
-    return floor_s + rows * row.row_s / unit.cores + 3.0 * rows * op.k / (bandwidth * row.bandwidth)
+    block_s = row.row_s + row.strip_s * math.ceil(op.k / row.strip_elements)
+    return floor_s + rows * block_s / unit.cores + 3.0 * rows * op.k / (bandwidth * row.bandwidth)
 
 
 def op_on_unit(
@@ -292,6 +300,8 @@ def op_on_unit(
         stream = eff.gemm_bandwidth * stream_share * (eff.wide_bandwidth if op.weight_bytes > 2.0 else 1.0)
         if op.experts > 0.0:
             time, compute, feed = grouped_gemm(rows, op, unit, rate * compute_share, eff, routed, memory_s / stream)
+        elif eff.tabled.compute > 0.0 and is_narrow(op) and op.scaled <= 0.0:
+            time, compute, feed = tabled_gemm(m, op, active, unit, rate, eff, memory_s)
         else:
             time, compute, feed = tiled_gemm(
                 m, op, active, unit, rate * compute_share, eff, memory_s / stream, dequantize_s

@@ -64,6 +64,31 @@ class RoundingRow(NamedTuple):
     floor_s: float
     row_s: float
     bandwidth: float
+    strip_s: float = 0.0
+    strip_elements: float = 1.0
+
+
+class TileRow(NamedTuple):
+    """One line of a table of tiles: `simulator.spec.calibration.TileRule`."""
+
+    rows: float
+    columns: float
+    depth: float
+    tile_rows: float
+    tile_columns: float
+    cluster: float
+
+
+class TabledRow(NamedTuple):
+    """Products by a table of tiles: `simulator.cost.tabled.tabled_gemm`."""
+
+    compute: float
+    """0 where the engine has no such table."""
+    bandwidth: float
+    cache_bandwidth: float
+    fill_bytes: float
+    sharpness: float
+    least_rows: float
 
 
 class ExpertsRow(NamedTuple):
@@ -119,6 +144,9 @@ class Efficiency(NamedTuple):
     """Rows of DecodeRow: of the usual kernel, where every query head has a KV head of its own, with such a cache, over
     latents, and over latents in FP8."""
     rounding: RoundingRow
+    tabled: TabledRow
+    tiles: Any
+    """Rows of TileRow, of `tabled`."""
     experts: Any
     """Rows of ExpertsRow, by number format (`OpRow.kernel`)."""
     elementwise_bandwidth: float

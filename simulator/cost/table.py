@@ -343,7 +343,10 @@ def _records(rows: Sequence[Any]) -> Any:
 def compiled_efficiency(found: Efficiency) -> Efficiency:
     """The same with arrays of rows, for the compiled arithmetic."""
     return found._replace(
-        prefill=_records(found.prefill), decode=_records(found.decode), experts=_records(found.experts)
+        prefill=_records(found.prefill),
+        decode=_records(found.decode),
+        tiles=_records(found.tiles),
+        experts=_records(found.experts),
     )
 
 

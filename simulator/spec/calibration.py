@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from simulator.spec.hardware import DeviceClass, Source
 from simulator.spec.loader import Spec
@@ -43,6 +43,49 @@ class GemmEfficiency(Spec):
     another layout at each call; 1 where it is not given."""
     floor: Time | None = None
     """Shortest time of a product besides its launch (choosing a kernel, forking threads); 0 where it is not given."""
+
+
+class TileRule(Spec):
+    """One line of a table of tiles: the products that it serves, and the tile that they are cut into."""
+
+    rows: Count | None = None
+    """Most rows; any number where it is not given."""
+    columns: Count | None = None
+    """Most columns of the result; any number where it is not given."""
+    depth: Count | None = None
+    """Least length of the summed dimension; any where it is not given."""
+    tile_rows: Count
+    tile_columns: Count
+    cluster: Count | None = None
+    """Tiles below one another that share each read of the weights, and that are computed even where they have no rows;
+    default 1."""
+
+
+class TabledEfficiency(Spec):
+    """Products of kernels that an engine chooses by a table of its own: never split, their tiles as the table says."""
+
+    compute: Fraction
+    """As that of `gemm`, `narrow_compute` included."""
+    bandwidth: Fraction
+    """Share of the memory bandwidth that operands stream at."""
+    cache_bandwidth: Fraction
+    """Share of the last-level cache's bandwidth that tiles stream at."""
+    fill_row: Size
+    """As that of `gemm`."""
+    sharpness: Count
+    """`sharpness` of these kernels."""
+    least_rows: Count
+    """Rows of a tile below which it takes no less time."""
+    tiles: list[TileRule] = Field(min_length=1)
+    """The first line that serves a product holds. The last one serves all."""
+
+    @field_validator("tiles")
+    @classmethod
+    def _last_serves_all(cls, tiles: list[TileRule]) -> list[TileRule]:
+        last = tiles[-1]
+        if last.rows is not None or last.columns is not None or last.depth is not None:
+            raise ValueError("the last tile has to serve every product: leave out rows, columns and depth there")
+        return tiles
 
 
 class PrefillEfficiency(Spec):
@@ -154,6 +197,10 @@ class RoundingEfficiency(Spec):
     """Time of one row on one core, however short."""
     bandwidth: Fraction
     """Share of the memory bandwidth at which it reads 16 and writes 8 bits per element."""
+    strip: Time | None = None
+    """Further time of one core for each strip of a row, which a block takes at once; 0 where it is not given."""
+    strip_elements: Count | None = None
+    """Elements of a strip; the last one of a row takes as long as the others. Given where `strip` is."""
 
 
 class GroupedEfficiency(Spec):
@@ -253,6 +300,8 @@ class EngineEfficiency(Spec):
     """Kernels of products are chosen among all tiles and splits; otherwise by the rows alone, and never split."""
     narrow_tuned: bool = True
     """The same for products of operands of 8 bits or fewer."""
+    tabled: TabledEfficiency | None = None
+    """Products of operands of 8 bits with one scale per row or tensor, where the engine chooses their tiles by a table."""
     scaled_compute: Fraction | None = None
     """As `narrow_compute`, of products of 8 bits whose weights have scales by groups; as that where it is not given."""
     scaled_tuned: bool = True
@@ -285,6 +334,8 @@ class Calibration(Spec):
     engines: dict[str, EngineEfficiency] = Field(default_factory=dict)
     """Engine file -> what its own kernels reach."""
     rounding: RoundingEfficiency
+    tabled: TabledEfficiency | None = None
+    """As that of engines, for those that have none of their own; default: no engine has such a table."""
     experts: ExpertsEfficiency
     elementwise_bandwidth: Fraction
     scan_compute: Fraction

@@ -126,6 +126,26 @@ Knobs = dict[str, Any]
 
 
 @st.composite
+def tables(draw: Any) -> Knobs:
+    """Products by a table of tiles, whose lines need not be wise."""
+    lines = []
+    for rows in (*sorted(draw(st.sets(st.sampled_from([1, 16, 40.5, 64, 300]), max_size=3))), None):
+        line = {
+            "tile_rows": draw(st.sampled_from([16, 64, 256])), "tile_columns": draw(st.sampled_from([64, 128])),
+            "cluster": draw(st.sampled_from([1, 2, 4])),
+        }  # fmt: skip
+        if rows is not None:
+            narrow = {"rows": rows, "columns": 256} if draw(st.booleans()) else {"rows": rows, "depth": 100}
+            lines += [{**line, **narrow}, {**line, "rows": rows, "tile_rows": draw(st.sampled_from([16, 64]))}]
+        else:
+            lines.append(line)
+    return {
+        "compute": draw(share()), "bandwidth": draw(share()), "cache_bandwidth": draw(share()), "fill_row": "100 B",
+        "sharpness": draw(st.sampled_from([1, 2.5, 8])), "least_rows": draw(st.sampled_from([16, 70])), "tiles": lines,
+    }  # fmt: skip
+
+
+@st.composite
 def calibrations(draw: st.DrawFn) -> Knobs:
     """Efficiencies, all physical."""
     gemm = {
@@ -164,7 +184,13 @@ def calibrations(draw: st.DrawFn) -> Knobs:
             "expert": draw(st.sampled_from(["0 ns", "200 ns"])),
             "unsorted": draw(st.booleans()),
         },
-        "engines": {"drawn": {"narrow_tuned": draw(st.booleans()), "narrow_compute": draw(share())}},
+        "engines": {
+            "drawn": {
+                "narrow_tuned": draw(st.booleans()),
+                "narrow_compute": draw(share()),
+                "tabled": draw(st.none() | tables()),
+            }
+        },
         "elementwise_bandwidth": draw(share()),
         "scan_compute": draw(share()),
         "cache_bandwidth": draw(share()),

@@ -65,6 +65,12 @@ def test_calibrations_are_physical(path: Path) -> None:
         *(share for a in attentions for share in (a.prefill.compute, a.prefill.bandwidth, a.decode.bandwidth)),
         *(share for part in experts for share in (part.compute, part.bandwidth)),
         *(engine.narrow_compute for engine in own if engine.narrow_compute),
+        *(
+            share
+            for engine in own
+            if engine.tabled
+            for share in (engine.tabled.compute, engine.tabled.bandwidth, engine.tabled.cache_bandwidth)
+        ),
     ]  # fmt: skip
     assert all(0 < share.value <= 1 for share in shares)
     assert all(load_engine(name).name == name for name in spec.engines)

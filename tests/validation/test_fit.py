@@ -145,7 +145,23 @@ def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", sorted(KNOBS))
 def test_every_knob_is_a_key_of_the_calibration(tables: Path, kind: str) -> None:
     calibration = general(fit.Bench.of(DEVICE, "vllm", gemms(tables), GEMM).calibration)
-    values = starting_values(calibration, KNOBS[kind])
+    knobs = [knob for knob in KNOBS[kind] if not knob.key.startswith("tabled.")]  # no such table on that device
+    values = starting_values(calibration, knobs)
     halved = changed(calibration, {key: value * 0.5 for key, value in values.items()})
-    for key, value in starting_values(halved, KNOBS[kind]).items():
+    for key, value in starting_values(halved, knobs).items():
         assert value == pytest.approx(0.5 * values[key])
+
+
+def test_a_table_of_tiles_stands_in_for_the_share_of_narrow_products() -> None:
+    calibration = find_calibration(load_machine("h100-sxm5-80gb"))
+    of = {
+        name: {knob.key for knob in fitted_knobs(general(calibration, name), KNOBS["narrow"])} for name in ("", "vllm")
+    }
+    assert "gemm.narrow_compute" in of[""]
+    assert not any(key.startswith("tabled.") for key in of[""])
+    assert "gemm.narrow_compute" not in of["vllm"]
+    assert {"tabled.compute", "tabled.least_rows", "rounding.strip"} <= of["vllm"]
+    made = changed(general(calibration, "vllm"), {"tabled.fill_row": 10.0})
+    assert made.tabled is not None
+    assert made.tabled.fill_row.value == 10.0
+    assert [line.tile_rows.value for line in made.tabled.tiles] == [16, 16, 16, 64, 64, 128, 256, 128]
