@@ -65,8 +65,8 @@ class Family:
     spread: float = 0.0
     """As that of a resolved row."""
 
-    def with_metric(self, metric: str, most_tokens: float = math.inf) -> Family | None:
-        """Those that state a metric and prefill at most so many tokens, spread over the shapes; None if there are none.
+    def with_metric(self, metric: str, most_tokens: float = math.inf, points: int = POINTS) -> Family | None:
+        """Some that state a metric and prefill at most so many tokens, spread over the shapes; None if there are none.
 
         What is made for one is not shared with the other."""
         kept = [
@@ -77,7 +77,7 @@ class Family:
         if not kept:
             return None
         order = sorted(kept, key=lambda i: self.shapes[i])
-        chosen = sorted({order[round(i)] for i in np.linspace(0, len(order) - 1, POINTS)})
+        chosen = sorted({order[round(i)] for i in np.linspace(0, len(order) - 1, points)})
         rows, shapes, values = ([held[i] for i in chosen] for held in (self.rows, self.shapes, self.measured))
         return replace(self, rows=rows, shapes=shapes, measured=values, made=None)
 

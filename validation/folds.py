@@ -44,6 +44,8 @@ class Stage:
     knobs: tuple[Knob, ...]
     most_tokens: float = math.inf
     """Runs that prefill more are not looked at."""
+    points: int = fit_runs.POINTS
+    """Runs of a family that are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +62,20 @@ class Stack:
 
 STEP = Knob("engine.host_step_s", 0.0, 20e-3)
 SEQUENCE = Knob("engine.host_per_sequence_s", 0.0, 1e-3)
+SERVER = (Knob("engine.stream_step_s", 0.0, 30e-3), Knob("engine.stream_per_sequence_s", 0.0, 1e-3))
 STACKS = (
     Stack("vLLM of 2023, Splitwise", "splitwise_perf_model", "vllm-2023", (
         Stage("tpot_s", (STEP, SEQUENCE, Knob("engine.kernel_host_factor", 1.0, 40.0))),
         Stage("ttft_s", (Knob("engine.host_prefill_s", 0.0, 60e-3),), most_tokens=2048),
     )),
-    Stack("vLLM V0, LLM-Inference-Bench", "argonne_llm_inference_bench", "vllm-v0", (Stage("e2el_s", (STEP, SEQUENCE)),)),
+    Stack("vLLM V0, LLM-Inference-Bench", "argonne_llm_inference_bench", "vllm-v0", (
+        Stage("e2el_s", (STEP, SEQUENCE)),
+    )),
     Stack("llama.cpp of 2024, LLM-Inference-Bench", "argonne_llm_inference_bench", "llama.cpp-2024", (
         Stage("e2el_s", (Knob("engine.kernel_gap_s", 0.0, 40e-6),)),
     )),
     Stack("vLLM V0 behind its server, ML.ENERGY v2", "ml_energy", "vllm-v0", (
-        Stage("e2el_s", (Knob("engine.stream_step_s", 0.0, 30e-3), Knob("engine.stream_per_sequence_s", 0.0, 1e-3))),
+        Stage("e2el_s", SERVER, points=4),
     ), serving=True),
 )  # fmt: skip
 """Later stages are fitted with the values of earlier ones. A wait that was chosen from a few values for all engines, and a
@@ -90,7 +95,7 @@ def fitted(stack: Stack, found: Sequence[Family]) -> Values:
         engine = load_engine(stack.engine)
         values: Values = {}
         for stage in stack.stages:
-            stated = [family.with_metric(stage.metric, stage.most_tokens) for family in found]
+            stated = [family.with_metric(stage.metric, stage.most_tokens, stage.points) for family in found]
             kept = [family for family in stated if family is not None]
             start = values | {knob.key: getattr(engine, knob.key.removeprefix("engine.")) for knob in stage.knobs}
             times = measured_values(kept, stage.metric)
