@@ -33,6 +33,7 @@ METRICS = ("ttft_s", "tpot_s", "e2el_s", "power_w", "energy_j_per_output_token")
 PARTS = {"model": 5, "tp": 8, "device": 8}
 """In how many parts runs are left out, at most: models in five, degrees and devices one at a time."""
 ROUNDS = 2
+"""Generations of the search for each constant of a stage."""
 MAIN = ("a100-sxm4-40gb", "a100-sxm4-80gb", "h100-sxm5-80gb")
 
 
@@ -103,7 +104,7 @@ def fitted(stack: Stack, found: Sequence[Family]) -> Values:
             def predicted(point: Values, kept: list[Family] = kept, metric: str = stage.metric) -> np.ndarray:
                 return seconds(kept, point, metric)
 
-            values = minimise(predicted, times, stage.knobs, start, ROUNDS, seed=0)
+            values = minimise(predicted, times, stage.knobs, start, ROUNDS * len(stage.knobs), seed=0)
         return values
 
     rows = sorted(row for family in found for row in family.rows)
