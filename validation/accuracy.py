@@ -22,6 +22,7 @@ from validation import (
     conformal,
     energy_runs,
     first_look,
+    folds,
     interval_file,
     origins,
     remainder,
@@ -31,7 +32,7 @@ from validation import (
 )  # fmt: skip
 from validation.groups import FEW, NUMBERS, ROOF, by_group, cells_of, errors, pct, table, worst
 from validation.quantities import ended_early
-from validation.standing import SIX, Runs, goals, kernel_residuals, measured_runs, runs_of
+from validation.standing import GOALS, SIX, Runs, goals, kernel_residuals, measured_runs, runs_of
 from validation.tables import END_TO_END, read_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +41,7 @@ PICTURES = ROOT / "docs" / "images"
 ENERGY = tuple(
     f"{name} {kind}" for name in ("time", "power", "energy", "at measured time") for kind in ("median", "bias")
 )
+LEFT_OUT = {"model": "models", "tp": "degrees", "device": "devices"}
 PRODUCTS = ("gemm", "attention_prefill", "attention_decode")
 
 
@@ -120,13 +122,14 @@ def oddities(rows: pd.DataFrame) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def page(rows: pd.DataFrame, kernels: residuals.Kernels) -> str:
-    """The whole page."""
+def page(rows: pd.DataFrame, kernels: residuals.Kernels, held: pd.DataFrame) -> str:
+    """The whole page; `held` are `folds.runs()`."""
     runs = runs_of(rows)
     own, other = kernel_residuals(kernels.shipped), kernel_residuals(kernels.heldout.assign(ideal=np.nan))
     parts = [wording.HEAD, wording.WORST]
-    parts.append(table(("goal", "aim", "now", "met"), goals(runs, own, other)))
+    parts.append(table(GOALS, goals(runs, own, other, held)))
     parts += run_sections(runs, rows)
+    parts += fold_sections(held)
     parts += kernel_sections(own, other)
     parts += [wording.FITTED, table(("file", "parameters", "from"), sources())]
     parts += [wording.ODD, table(("how many", "what"), oddities(rows))]
@@ -159,6 +162,24 @@ def run_sections(runs: Runs, rows: pd.DataFrame) -> list[str]:
         table(("batches", "tag", "unseen models", "unseen devices", "cells", "values"), coverage_rows(runs)),
         wording.COVERAGE_METRIC,
         table(("batches", "tag", "metric", "held out", "in 90%", "of rows", "cells", "values"), coverage_metrics(runs)),
+    ]  # fmt: skip
+
+
+def fold_sections(held: pd.DataFrame) -> list[str]:
+    """Runs under constants that have not seen them, and the constants of each part."""
+    found, constants = [], []
+    for (stack, by, metric), part in held.groupby(["stack", "by", "metric"], sort=False):
+        if len(part) >= FEW:
+            shipped = errors(folds.residuals(part, "shipped"))
+            numbers = cells_of(folds.residuals(part))
+            found.append(
+                [stack, LEFT_OUT[by], metric, *numbers, pct(shipped["median"]), pct(shipped["bias"], signed=True)]
+            )
+    for (stack, _, part, values), _ in held.groupby(["stack", "by", "part", "constants"], sort=False):
+        constants.append([stack, part, values])
+    return [
+        wording.FOLDS, table(("runs", "left out", "metric", *NUMBERS, "shipped median", "bias"), found),
+        wording.CONSTANTS, table(("runs", "left out", "constants"), constants),
     ]  # fmt: skip
 
 
@@ -304,12 +325,14 @@ def main() -> None:
     command.add_argument("--no-pictures", action="store_true", help="leave the pictures as they are (no browser)")
     options = command.parse_args()
     rows, kernels = residuals.runs(), residuals.kernel_rows()
-    text = page(rows, kernels)
+    held = folds.runs()
+    text = page(rows, kernels, held)
     if not options.write:
         print(text)
         return
     interval_file.write(rows, kernels)
-    summary.write(rows, kernels)
+    summary.write(rows, kernels, held)
+    held.to_parquet(folds.STORED, index=False, compression="zstd")
     PAGE.write_text(text, encoding="utf-8")
     if not options.no_pictures:
         write_pictures(rows, kernels)

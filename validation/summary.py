@@ -36,7 +36,8 @@ def interval_records() -> list[dict[str, Any]]:
 def summary_tables(found: dict[str, list[dict[str, Any]]]) -> list[Table]:
     """The content as tables of text."""
     goals = tuple(tuple(str(value) for value in row.values()) for row in found["goals"])
-    tables = [Table(("goal", "aim", "now", "met"), goals, frozenset({"goal", "met"}))]
+    columns = tuple(found["goals"][0]) if found["goals"] else ()
+    tables = [Table(columns, goals, frozenset({"goal", "met"}))]
     return tables + [group_table(found[name], name.capitalize()) for name in ("runs", "kernels") if found[name]]
 
 
@@ -58,8 +59,9 @@ def group_table(records: list[dict[str, Any]], title: str = "") -> Table:
     return Table(columns, rows, frozenset(words), title)
 
 
-def summary(rows: Any, kernels: Any) -> dict[str, list[dict[str, Any]]]:
-    """The content, from `residuals.runs()` and `residuals.kernel_rows()`. Groups of fewer than eight values are left out."""
+def summary(rows: Any, kernels: Any, held: Any) -> dict[str, list[dict[str, Any]]]:
+    """The content, from `residuals.runs()`, `residuals.kernel_rows()` and `folds.runs()`. Groups of fewer than eight values
+    are left out."""
     import numpy as np
 
     from validation import standing
@@ -67,7 +69,7 @@ def summary(rows: Any, kernels: Any) -> dict[str, list[dict[str, Any]]]:
     runs = standing.runs_of(rows)
     own = standing.kernel_residuals(kernels.shipped)
     other = standing.kernel_residuals(kernels.heldout.assign(ideal=np.nan))
-    goals = [dict(zip(("goal", "aim", "now", "met"), row, strict=True)) for row in standing.goals(runs, own, other)]
+    goals = [dict(zip(standing.GOALS, row, strict=True)) for row in standing.goals(runs, own, other, held)]
     found = []
     for regime, part in (("static", runs.static), ("steady", runs.steady)):
         found += grouped(part, ("device", "framework", "metric"), ("hardware", "engine", "what"), {"regime": regime})
@@ -99,9 +101,9 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def write(rows: Any, kernels: Any) -> None:
+def write(rows: Any, kernels: Any, held: Any) -> None:
     """Compute and write the file."""
-    store(summary(rows, kernels))
+    store(summary(rows, kernels, held))
 
 
 def store(found: dict[str, list[dict[str, Any]]]) -> None:

@@ -105,7 +105,7 @@ def fitted(devices: Sequence[str], kind: str, frameworks: Sequence[str], iterati
         return {key: float(value) for key, value in values.items()}
 
     sizes = [f"{path.name}:{path.stat().st_size}" for folder in folders for path in sorted(folder.glob("*.parquet"))]
-    return _stored("fit", [*command[: command.index("--tables")], *sizes, _sources(), _specs()], run)
+    return stored_values("fit", [*command[: command.index("--tables")], *sizes, own_sources(), _specs()], run)
 
 
 def _measured(device: str, framework: str, kind: str, dtype: str, cache: str) -> bool:
@@ -221,9 +221,9 @@ def engine_constants(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
         constants = measured_constants(str(engine))
         if constants:
             sample = part.sample(min(ROWS, len(part)), random_state=0)
-            key = ["engine", str(engine), json.dumps(constants), repr(STEPS), str(ROUNDS), _sources(), _specs(),
+            key = ["engine", str(engine), json.dumps(constants), repr(STEPS), str(ROUNDS), own_sources(), _specs(),
                    hashlib.sha256(sample["row"].to_json().encode()).hexdigest()]  # fmt: skip
-            found[str(engine)] = _stored("engine", key, lambda s=sample, c=constants: _search(s, c))  # type: ignore[misc]
+            found[str(engine)] = stored_values("engine", key, lambda s=sample, c=constants: _search(s, c))  # type: ignore[misc]
     return found
 
 
@@ -280,7 +280,7 @@ def fit_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @lru_cache(maxsize=1)
-def _sources() -> str:
+def own_sources() -> str:
     """The text of everything that a fit depends on besides its tables."""
     modules = sorted(Path(compiled.__file__).parent.glob("*.py"))
     text = "".join(path.read_text(encoding="utf-8") for path in [*modules, Path(fit.__file__), Path(__file__)])
@@ -294,7 +294,7 @@ def _specs() -> str:
     return hashlib.sha256("".join(path.read_text(encoding="utf-8") for path in paths).encode()).hexdigest()
 
 
-def _stored(kind: str, key: Sequence[str], compute: Callable[[], dict[str, float]]) -> dict[str, float]:
+def stored_values(kind: str, key: Sequence[str], compute: Callable[[], dict[str, float]]) -> dict[str, float]:
     """What `compute` gives, kept in the cache folder under a hash of `key`."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     path = Path(base) / "ridgeline" / f"{kind}-{hashlib.sha256('|'.join(key).encode()).hexdigest()[:24]}.json"

@@ -17,7 +17,13 @@ intervals that have not seen them. Groups of fewer than eight values are taken t
 
 ![Predicted against measured times of kernels](images/accuracy-kernels.png)
 """
-WORST = "## Where it stands, and where it is bad\n"
+WORST = """## Where it stands, and where it is bad
+
+`now` is the error on rows that no number was fitted to, by which a goal is met or not; `as shipped` that of the same
+rows with the shipped constants, where these were fitted to some of them. Constants are fitted again without a model, or
+without a degree of parallelism where all runs are of one model (Splitwise), or without a device: see *Leave models,
+degrees or devices out*. Energy of static batches counts runs that state energy, or power and time.
+"""
 BAD_RUNS = """Static runs with a median error beyond 30%, worst first (groups of 20 values and more). A roofline
 column that is as bad or worse does not make these good: do not rely on them.
 """
@@ -59,6 +65,19 @@ architecture's devices alone, measured constants of engines found again on the o
 `shipped median` is the median error with the shipped parameters. Below them, devices that no parameter was ever
 fitted on: they use those of their class. Times from the first token to the last (`e2el_s`); of devices of a class
 `tpot_s` as well.
+"""
+FOLDS = """## Leave models, degrees or devices out: constants of engines
+
+A few constants of engines (host time per step, sequence and prompt; launches from Python; a server's time) can only be
+seen in whole runs. Here each is fitted again to the runs that are left when models (in five parts), tensor-parallel
+degrees or devices (one at a time) are left out, and predicts those (`python -m validation.folds`); kernels stay as they
+are. `shipped` is the prediction of the same rows with the constants as they ship. Choices between a few forms of a
+formula, the wait of ranks (20 us for all engines of those years) and that waiting SXM modules draw what running ones
+do, were made with all rows in view and are not made again. The time per launch of a host is not fitted: it is the A100's
+by the speed of one thread of the hosts' CPUs. With one time per launch for both hosts, constants of A100 are 46% off on
+H100.
+"""
+CONSTANTS = """The constants of each part; far apart, they cannot be told from one another on the runs that are left:
 """
 INTERVALS = """## Intervals
 
@@ -102,9 +121,10 @@ H200 are one chip with different memories, which is why they predict each other 
 FITTED = """## What was fitted on what
 
 Parameters with a measured source, and the rows behind them. Rows of LLM-Inference-Bench (Argonne) on A100 and H100
-with vLLM, TensorRT-LLM and llama.cpp informed host times of engines, so the static runs of these engines on these
-devices are not an independent test; the tables of held-out devices are. All other runs, and all of H200, MI300X, Max
-1550, L40S, RTX, Apple, CPUs and boards, have informed no parameter. Kernel tables of A100 and H100 informed their
+with vLLM, TensorRT-LLM and llama.cpp, of Splitwise and of ML.ENERGY informed host times of engines, so these runs with
+shipped constants are not an independent test; the tables of held-out models, degrees and devices are. No energy of a run
+has informed a number. All other runs, and all of H200, MI300X, Max 1550, L40S, RTX, Apple, CPUs and boards, have
+informed no parameter. Kernel tables of A100 and H100 informed their
 calibrations, but for the weight shapes, head counts and message sizes that `validation.fit` holds out; those of H200
 and the fp32 operators informed none.
 """
