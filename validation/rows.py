@@ -121,7 +121,7 @@ def resolve_row(row: Mapping[str, Any], assumed_tokens: int = 0) -> Resolved:
     model = _named("model", text(row, "model"))
     routed = _is_routed(model)
     form = text(row, "weight_dtype") or stated_format(text(row, "model"))
-    weights = weight_format(form, routed, framework in GGUF_ENGINES)
+    weights = weight_format(form, routed, framework in GGUF_ENGINES, _multiplied(hardware))
     if weights.refusal:
         raise Unresolved(weights.refusal)
     try:
@@ -297,6 +297,11 @@ def find_engine(name: str) -> str:
             if part.strip():
                 return load_engine(part.strip()).name
     raise UnknownNameError("engine", name, set(catalog.index("engine")))
+
+
+def _multiplied(hardware: str) -> frozenset[str]:
+    """Number formats that some unit of a device multiplies in."""
+    return frozenset(dtype for unit in load_machine(hardware).units for dtype in unit.peak_flop_per_s)
 
 
 def _joined_by_pcie(hardware: str) -> bool:
