@@ -157,7 +157,7 @@ def resolve_row(row: Mapping[str, Any], assumed_tokens: int = 0) -> Resolved:
 
 
 def _beams(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Beam search as so many samples of each prompt: each beam has its own tokens and cache."""
+    """Beam search as so many samples of each prompt: each beam has its own tokens and their cache."""
     count = _count(row, "beams", 1)
     return (f"large-language-monkeys:count={count}",) if count > 1 else ()
 
