@@ -52,6 +52,8 @@ SPREAD = 0.2
 """How far below the stated lengths they are drawn: InferenceMAX draws evenly from 0.8 of them up."""
 YEARS = Path(__file__).parent / "years.csv"
 """When the runs of each source were made, where it states that."""
+SHAPES = Path(__file__).parent / "model_shapes.csv"
+"""What a source's own name of a model means, where that is another shape than usual."""
 LOADS = frozenset({"offline", "server"})
 """What the column `scenario` may say in place of a batch."""
 ONE_NODE = 8
@@ -118,7 +120,7 @@ def resolve_row(row: Mapping[str, Any], assumed_tokens: int = 0) -> Resolved:
     framework = load_engine(engine).family
     on_cpu = framework in CPU_ENGINES or bool(ON_CPU.search(stated) and not ON_GPU.search(stated))
     hardware = _named("cpu" if on_cpu else "hardware", text(row, "hardware"))
-    model = _named("model", text(row, "model"))
+    model = _named("model", _own_shapes().get((text(row, "source").partition("/")[0], text(row, "model")), text(row, "model")))
     routed = _is_routed(model)
     form = text(row, "weight_dtype") or stated_format(text(row, "model"))
     weights = weight_format(form, routed, framework in GGUF_ENGINES, _multiplied(hardware))
@@ -229,6 +231,13 @@ def _years() -> tuple[tuple[str, str], ...]:
     """Beginnings of names of sources and the year in which their runs were made."""
     with YEARS.open(encoding="utf-8", newline="") as file:
         return tuple((row["source"], row["year"]) for row in csv.DictReader(file))
+
+
+@lru_cache(maxsize=1)
+def _own_shapes() -> dict[tuple[str, str], str]:
+    """Source and its name of a model -> the model's file."""
+    with SHAPES.open(encoding="utf-8", newline="") as file:
+        return {(row["source"], row["model"]): row["file"] for row in csv.DictReader(file)}
 
 
 def text(row: Mapping[str, Any], column: str) -> str:
