@@ -10,6 +10,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
+from simulator.cost.chains import with_scores
 from simulator.cost.efficiency import Engine, efficiency, unsplit
 from simulator.cost.layout import HostRow
 from simulator.cost.price import hourly_price
@@ -290,6 +291,7 @@ class Predictor:
     def _runner(self, graph: Graph, stages: int) -> Runner:
         resolved = self.resolved
         parts = ("", *(rule.part for rule in self.recipe.rules))
+        graph = with_scores(graph, resolved.engine)
         table = build_table(graph, resolved.machine, resolved.engine, self._efficiency, resolved.calibration, parts)
         check_runnable(table, graph, resolved.machine)
         return Runner(table, self.host, stages)

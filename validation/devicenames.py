@@ -25,7 +25,7 @@ WORDS = frozenset(
         "nvidia geforce tesla amd radeon instinct apple intel qualcomm google aws habana huawei rockchip arm broadcom "
         "graphcore sambanova mediatek gpu graphics card generation tensor tensorcore accelerator series edition desktop "
         "chip soc founders fe board dev devkit developer kit module single oam data center datacenter grace hopper "
-        "superchip spx nps1 cts processor core cores with platinum gold",
+        "superchip spx nps1 cts ac lc processor core cores with platinum gold",
     )
 )
 """Words that distinguish no two files once a file's own names are stripped of them too; where they do, they are kept."""
@@ -39,6 +39,7 @@ CORES = re.compile(r"(?<![\w.])(\d+) ?cores?\b")
 MEMORY = re.compile(r"\b(hbm\d\w?|gddr\d\w?)\b|\b(?:lpddr|ddr)\d\w?(?:-\d+)?\b")
 FACTS = (("gigabytes", CAPACITY), ("watts", POWER), ("gpu_cores", GPU_CORES), ("", CPU_CORES), ("cores", CORES),
          ("memory", MEMORY), ("form", FORMS))  # fmt: skip
+MARKS = re.compile(r"\((?:r|tm|c)\)", re.IGNORECASE)
 COUNT = re.compile(r"^\d{1,2} ?x |(?<=\w) x ?\d{1,2}$")
 CARD = re.compile(r"\b(?:nvidia|geforce|amd|radeon|rtx|gtx|rx|arc|intel arc)\b", re.IGNORECASE)
 """What brackets after a host say of a graphics card."""
@@ -105,6 +106,7 @@ def find_device(name: str, on_cpu: bool = False) -> str:
     >>> find_device("NVIDIA RTX 3090 24 GB"), find_device("8x H100 SXM5 (700 W)"), find_device("Ryzen 5 7600 (RTX 4070)")
     ('rtx-3090', 'h100-sxm5-80gb', 'rtx-4070')
     """
+    name = MARKS.sub(" ", name)
     outside, inside = _brackets(name)
     exact = None
     with contextlib.suppress(UnknownNameError):

@@ -7,6 +7,7 @@ nothing of devices; a name that is not here is not guessed.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -170,6 +171,11 @@ WEIGHTS: dict[str, Format] = {
     "nvfp4": _own("fp4"),
     "fp4": _own("fp4"),
     "w4a4_nvfp4": _own("fp4"),
+    "w4a16_nvfp4": _own("fp4"),
+    "w4a8_mxfp4_mxfp8": _own("mxfp4-mxfp8"),
+    "w4a8_mxfp4_fp8": _own("mxfp4-mxfp8"),
+    "w4afp8": _own("int4-fp8"),
+    "w4a8_awq": _own("int4-fp8"),
     "fp32": WIDE,
     "f32": WIDE,
     "float32": WIDE,
@@ -177,6 +183,8 @@ WEIGHTS: dict[str, Format] = {
 """Name in lower case with underscores, without a remark in brackets -> format. GGUF types: bits per weight as llama.cpp's
 quantize tool states them. The 4-bit floats of bitsandbytes have an 8-bit scale per 64, itself scaled (arXiv 2305.14314)."""
 
+FOUR_BY_FOUR = frozenset({"nvfp4", "fp4", "w4a4_nvfp4"})
+"""Names of formats whose inputs have 4 bits too, on devices that multiply them."""
 CACHES: dict[str, str | None] = {
     "": None,
     "fp16": None,
@@ -203,9 +211,14 @@ CACHES: dict[str, str | None] = {
 """Name of a cache's format -> `kv_dtype` of a scenario; None is the model's own."""
 
 
-def weight_format(name: str, routed: bool = False, gguf: bool = False) -> Format:
+def weight_format(
+    name: str, routed: bool = False, gguf: bool = False, multiplied: Collection[str] = frozenset()
+) -> Format:
     """The format of that name. FP4 checkpoints of models with routed experts keep all but the experts in 16 bits; in
     GGUF files, in 8. `so many bpw` are bits per weight.
+
+    `multiplied`: formats that the device multiplies in. NVFP4 checkpoints state scales of inputs too, so where fp4 is among
+    these, inputs are rounded to it; elsewhere weights are expanded.
 
     >>> weight_format("int4_wo").techniques
     ('weight-int4',)
@@ -219,6 +232,8 @@ def weight_format(name: str, routed: bool = False, gguf: bool = False) -> Format
         return _bits(float(stated[1]))
     if known is None:
         return Format(refusal=f"number format '{name}'")
+    if plain in FOUR_BY_FOUR and "fp4" in multiplied and not gguf:
+        return _own("nvfp4-experts" if routed else "nvfp4")
     if routed and known in (WEIGHTS["nvfp4"], WEIGHTS["mxfp4"]):
         return _own("mxfp4-gguf") if gguf else WEIGHTS["mxfp4"]
     return known

@@ -19,6 +19,7 @@ from simulator.errors import UnknownNameError
 from simulator.mapping.machine import Machine, load_machine
 from simulator.spec.calibration import Calibration
 from simulator.spec.interval import Tag
+from validation.devicenames import find_device
 from validation.score import score, score_by
 from validation.shapes import COLLECTIVE, DECODE, Family, Numbers, family_of
 from validation.timing import beats_light, prepare, speed_of_light, untuned
@@ -122,7 +123,7 @@ def _predicted(
     """The rows of one device, framework and family with their predictions, and the reasons of those without."""
     lost: Counter[str] = Counter()
     try:
-        machine, engine = load_machine(device), load_engine(framework)
+        machine, engine = load_machine(find_device(device)), load_engine(framework)
     except UnknownNameError as error:
         lost[f"unknown {error.kind} '{error.name}'"] += len(table)
         return pd.DataFrame(columns=list(ROW)), lost

@@ -52,6 +52,8 @@ SPREAD = 0.2
 """How far below the stated lengths they are drawn: InferenceMAX draws evenly from 0.8 of them up."""
 YEARS = Path(__file__).parent / "years.csv"
 """When the runs of each source were made, where it states that."""
+SHAPES = Path(__file__).parent / "model_shapes.csv"
+"""What a source's own name of a model means, where that is another shape than usual."""
 LOADS = frozenset({"offline", "server"})
 """What the column `scenario` may say in place of a batch."""
 ONE_NODE = 8
@@ -118,10 +120,10 @@ def resolve_row(row: Mapping[str, Any], assumed_tokens: int = 0) -> Resolved:
     framework = load_engine(engine).family
     on_cpu = framework in CPU_ENGINES or bool(ON_CPU.search(stated) and not ON_GPU.search(stated))
     hardware = _named("cpu" if on_cpu else "hardware", text(row, "hardware"))
-    model = _named("model", text(row, "model"))
+    model = _named("model", _own_shapes().get((text(row, "source").partition("/")[0], text(row, "model")), text(row, "model")))
     routed = _is_routed(model)
     form = text(row, "weight_dtype") or stated_format(text(row, "model"))
-    weights = weight_format(form, routed, framework in GGUF_ENGINES)
+    weights = weight_format(form, routed, framework in GGUF_ENGINES, _multiplied(hardware))
     if weights.refusal:
         raise Unresolved(weights.refusal)
     try:
@@ -157,7 +159,7 @@ def resolve_row(row: Mapping[str, Any], assumed_tokens: int = 0) -> Resolved:
 
 
 def _beams(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Beam search as so many samples of each prompt: each beam has its own tokens and cache."""
+    """Beam search as so many samples of each prompt: each beam has its own tokens and their cache."""
     count = _count(row, "beams", 1)
     return (f"large-language-monkeys:count={count}",) if count > 1 else ()
 
@@ -231,6 +233,13 @@ def _years() -> tuple[tuple[str, str], ...]:
         return tuple((row["source"], row["year"]) for row in csv.DictReader(file))
 
 
+@lru_cache(maxsize=1)
+def _own_shapes() -> dict[tuple[str, str], str]:
+    """Source and its name of a model -> the model's file."""
+    with SHAPES.open(encoding="utf-8", newline="") as file:
+        return {(row["source"], row["model"]): row["file"] for row in csv.DictReader(file)}
+
+
 def text(row: Mapping[str, Any], column: str) -> str:
     """A cell as text; empty where there is nothing."""
     value = row.get(column)
@@ -297,6 +306,11 @@ def find_engine(name: str) -> str:
             if part.strip():
                 return load_engine(part.strip()).name
     raise UnknownNameError("engine", name, set(catalog.index("engine")))
+
+
+def _multiplied(hardware: str) -> frozenset[str]:
+    """Number formats that some unit of a device multiplies in."""
+    return frozenset(dtype for unit in load_machine(hardware).units for dtype in unit.peak_flop_per_s)
 
 
 def _joined_by_pcie(hardware: str) -> bool:

@@ -78,7 +78,7 @@ def family_of(table: pd.DataFrame) -> Family | None:
 
 def _quantized(ops: list[Op], name: str) -> list[Op]:
     graph = Graph("kernel", tuple(ops))
-    found = weight_format(name, routed=True)
+    found = weight_format(name, routed=True, multiplied=("fp4",))
     if found.refusal:
         raise ValueError(found.refusal)
     for technique in found.techniques:
@@ -116,6 +116,8 @@ def _attention(shape: Shape) -> list[Op]:
 
 
 def _cached(ops: list[Op], name: str) -> list[Op]:
+    if not any(tensor.role == "kv" for op in ops for tensor in op.tensors):
+        return ops  # a prompt's latents are expanded before its attention, which reads no cache
     return list(cache(Graph("kernel", tuple(ops)), dtype=_dtype(name)).ops)
 
 

@@ -1,6 +1,6 @@
-"""Small ops that an engine runs as a chain of kernels.
+"""Ops that an engine runs as a chain of kernels: small ones, and attention that is not fused.
 
-Knows what an engine's file says of them; their bytes are the op's.
+Knows what an engine's file says of them; the bytes of small ops are the op's.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simulator.cost.efficiency import Engine
-from simulator.graph.op import Op
+from simulator.graph.op import Graph, Op
+from simulator.techniques.attention import unfused
 
 
 def own_name(op: Op) -> str:
@@ -51,3 +52,12 @@ def chain_of(op: Op, engine: Engine) -> str:
     if op.kind != "elementwise" or not engine.chains:
         return ""
     return next((name for name in engine.chains if own_name(op).endswith(name)), "")
+
+
+def with_scores(graph: Graph, engine: Engine) -> Graph:
+    """The graph with attention whose scores go through memory, where the engine's is not fused and no technique's is."""
+    attends = [op for op in graph.ops if op.kind == "attention"]
+    names = {op.name for op in graph.ops}
+    if not engine.score_passes or not attends or any(f"{op.name}.softmax" in names for op in attends):
+        return graph
+    return unfused(graph, passes=engine.score_passes, dtype=attends[0].dtype)

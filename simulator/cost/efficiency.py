@@ -74,6 +74,8 @@ class Engine:
     preempts: bool
     packed_rows: float = 0.0
     queue_architectures: frozenset[str] = frozenset()
+    score_passes: float = 0.0
+    """Crossings of memory of each score of attention; 0 where attention is one fused kernel."""
 
 
 def load_engine(name: str) -> Engine:
@@ -162,6 +164,7 @@ def _load_engine(path: Path, stamp: int) -> Engine:
         queue_architectures=frozenset(spec.queue_architectures),
         sums_in_switch=spec.sums_in_switch,
         preempts=spec.preempts,
+        score_passes=spec.scores.passes.value if spec.scores else 0.0,
     )
 
 

@@ -22,6 +22,14 @@ class Chain(Spec):
     """Times that the op's own reads and writes are made, all its kernels together."""
 
 
+class Scores(Spec):
+    """Attention as separate products and small kernels, between which the scores lie in memory."""
+
+    passes: Count
+    """Crossings of memory of one element per query, key and head: the product's write, each further kernel's read and
+    write, the second product's read. Pairs that a causal mask discards are computed and moved too."""
+
+
 class LargeMessage(Spec):
     """All-reduces that leave the fast path of an engine's library."""
 
@@ -86,6 +94,8 @@ class EngineSpec(Spec):
     chains: dict[str, Chain] = Field(default_factory=dict)
     """Small ops (norm, rope, activation, ...; a name ends with this) that are chains of kernels, each reading and writing
     its tensors. For norms, in place of `norm_kernels`."""
+    scores: Scores | None = None
+    """Where attention is not one fused kernel."""
     compute_factor: Fraction
     """Share of the calibrated GEMM and attention rates that its kernels reach."""
     bandwidth_factor: Fraction
