@@ -82,7 +82,10 @@ def resolve(scenario: Scenario) -> Resolved:
 
     recipe = prepared(scenario)
     model = recipe.model
-    machine = capped(operating(load_machine(scenario.hardware), recipe.operating), power_cap_w(scenario, recipe))
+    plain = load_machine(scenario.hardware)
+    if plain.shares_links:
+        plain = load_machine(scenario.hardware, _parallelism(scenario, plain, model).devices)
+    machine = capped(operating(plain, recipe.operating), power_cap_w(scenario, recipe))
     for dtype, origin in recipe.formats:
         if not any(dtype in unit.peak_flop_per_s for unit in machine.units):
             known = sorted({name for unit in machine.units for name in unit.peak_flop_per_s})

@@ -5,6 +5,7 @@ Knows the parts that a machine is put together from; nothing of units or models.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -75,14 +76,14 @@ class Placed:
 
 
 def path(
-    part: Placed, memory: MemoryLevel, parts: Sequence[Placed], links: Sequence[Link], devices: int
+    part: Placed, memory: MemoryLevel, parts: Sequence[Placed], links: Sequence[Link], devices: int, working: int
 ) -> tuple[float, float, float]:
     """Bandwidth per rank from a memory to a part and back, and link energy per byte, over the fewest links."""
     if memory.part == part.name:
         return memory.bytes_per_s, memory.write_bytes_per_s, 0.0
     if memory.kind in ("cache", "scratchpad"):
         return 0.0, 0.0, 0.0
-    joins = joins_of(parts, links, devices)
+    joins = joins_of(parts, links, devices, working)
     queue = deque([(part.name, float("inf"), float("inf"), 0.0)])
     visited = {part.name}
     while queue:
@@ -101,13 +102,22 @@ def path(
     return 0.0, 0.0, 0.0
 
 
-def joins_of(parts: Sequence[Placed], links: Sequence[Link], devices: int) -> list[tuple[Join, Link]]:
+def sharers(together: float, devices: int, working: int) -> int:
+    """Of `devices`, `together` of which lie behind each link, the most at work behind one link: they are spread over all.
+
+    >>> [sharers(2, 8, working) for working in (1, 4, 5, 8)]
+    [1, 1, 2, 2]
+    """
+    return max(1, math.ceil(working / max(1.0, devices / together)))
+
+
+def joins_of(parts: Sequence[Placed], links: Sequence[Link], devices: int, working: int) -> list[tuple[Join, Link]]:
     """The links between parts, per rank: those that do not end at a main device are shared by all of them."""
     found = []
     for link in links:
         if link.between:
             shared = link.topology == "bus" or parts[0].name not in link.between
-            divided = devices if shared else 1
+            divided = devices if shared else sharers(link.shared_by.value if link.shared_by else 1.0, devices, working)
             width, back = link.bandwidth.value / divided, (link.bandwidth_back or link.bandwidth).value / divided
             found.append((Join((link.between[0], link.between[1]), width, back), link))
     return found

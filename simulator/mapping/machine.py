@@ -99,6 +99,8 @@ class Machine:
     """Places of numbers whose source is `assumed`."""
     joins: tuple[Join, ...] = ()
     """Between the parts of a system."""
+    shares_links: bool = False
+    """Some of those serve several main devices: with fewer at work each has more (`load_machine`)."""
 
     def interconnect(self, ranks: int) -> Interconnect | None:
         """The fastest link that joins so many ranks; None if there is none."""
@@ -108,21 +110,21 @@ class Machine:
         return self.links[-1] if self.links else None
 
 
-def load_machine(name: str) -> Machine:
-    """The machine that a name, an alias or the path of a file stands for.
+def load_machine(name: str, working: int | None = None) -> Machine:
+    """The machine that a name, an alias or the path of a file stands for, with so many main devices at work (None: all).
 
     >>> load_machine("A100").memories[-1].name
     'hbm'
     """
     file = catalog.find("hardware", name)
-    return _load(file, file.stat().st_mtime_ns if file.exists() else 0)
+    return _load(file, file.stat().st_mtime_ns if file.exists() else 0, working)
 
 
 @lru_cache(maxsize=256)
-def _load(path: Path, stamp: int) -> Machine:
+def _load(path: Path, stamp: int, working: int | None) -> Machine:
     if read_mapping(path).get("class") != "system":
         spec = load(path, DeviceSpec)
-        return _assemble(spec, [Placed("", spec, 1.0, True)], spec.links, [], 1, is_system=False)
+        return _assemble(spec, [Placed("", spec, 1.0, True)], spec.links, [], 1, 1, is_system=False)
     system = load(path, SystemSpec)
     placed = []
     main_count = next(part.count.value for part in system.parts if part.name == system.main)
@@ -135,7 +137,10 @@ def _load(path: Path, stamp: int) -> Machine:
             Placed(part.name, load(device_path, DeviceSpec), part.count.value / main_count, part.computes, part.holds)
         )
     placed.sort(key=lambda part: part.name != system.main)
-    return _assemble(system, placed, placed[0].spec.links, system.links, int(main_count), is_system=True)
+    devices = int(main_count)
+    return _assemble(
+        system, placed, placed[0].spec.links, system.links, devices, min(devices, working or devices), is_system=True
+    )
 
 
 def _assemble(
@@ -144,6 +149,7 @@ def _assemble(
     main_links: Sequence[Link],
     system_links: Sequence[Link],
     devices: int,
+    working: int,
     *,
     is_system: bool,
 ) -> Machine:
@@ -154,7 +160,8 @@ def _assemble(
     units: list[Unit] = []
     for part in parts:
         if part.computes:
-            units += [_unit(unit, part, parts, memories, names, system_links, devices) for unit in part.spec.compute]
+            paths = [path(part, memory, parts, system_links, devices, working) for memory in memories]
+            units += [_unit(unit, part, memories, names, paths) for unit in part.spec.compute]
     main = parts[0].spec
     power = spec.power if spec.power and spec.power.tdp else None
     share = 1.0 / devices
@@ -188,7 +195,8 @@ def _assemble(
         hourly_usd=float(price.hourly) * share if price and price.hourly else None,
         engine=spec.engine if isinstance(spec, SystemSpec) else None,
         assumed=_assumed(spec, parts),
-        joins=tuple(join for join, _ in joins_of(parts, system_links, devices)),
+        joins=tuple(join for join, _ in joins_of(parts, system_links, devices, working)),
+        shares_links=any(link.shared_by for link in system_links),
     )
 
 
@@ -215,16 +223,13 @@ def _memory(memory: Memory, part: Placed, of_main: bool) -> MemoryLevel:
 def _unit(
     unit: ComputeUnit,
     part: Placed,
-    parts: Sequence[Placed],
     memories: Sequence[MemoryLevel],
     names: Sequence[tuple[str, str]],
-    links: Sequence[Link],
-    devices: int,
+    paths: Sequence[tuple[float, float, float]],
 ) -> Unit:
     near = unit.near or next((memory.name for memory in part.spec.memory if memory.kind == "main"), None)
     bandwidths, back, energies = [], [], []
-    for memory in memories:
-        bandwidth, written, energy = path(part, memory, parts, links, devices)
+    for memory, (bandwidth, written, energy) in zip(memories, paths, strict=True):
         if memory.part == part.name and memory.name == unit.near and unit.near_bandwidth is not None:
             bandwidth = written = unit.near_bandwidth.value * part.per_rank
         stored = memory.joules_per_byte or 0.0

@@ -173,6 +173,9 @@ class Link(Spec):
     """Devices it can join (NVLink domain)."""
     half_bandwidth: Capacity | None = None
     """Transfer size at which half of `bandwidth` is reached."""
+    shared_by: Count | None = None
+    """Between parts: main devices behind one such link (a PCIe switch and its uplink), which share it as far as they are at
+    work. Default: one."""
     reduces: bool = False
     """The switch adds what ranks send and multicasts the sum (NVLink SHARP), so that an all-reduce moves less."""
 
