@@ -26,13 +26,19 @@ BOUNDS = {
     "~": "about",
 }  # fmt: skip
 """Names of bounds, and other words for them."""
+_COMMON = frozenset(
+    "a an and are as at be by for from in into is it its no not of on one or over per same than that the to up vs when where "
+    "which with".split()
+)
+"""Words that say nothing of what is compared."""
 
 
 def evaluate_further(path: Path) -> list[Row]:
     """A row per claim of a JSONL file: id, metric, value, bound; perhaps unit, range, model, hardware, conditions, quantity.
 
-    Claims of papers without scenarios, and metrics that no scenario has or that are silent among the paper's own claims,
-    are silent. Raises SpecError at the line that is not a claim.
+    Claims of papers without scenarios, and metrics that no scenario has, are silent. So are metrics that are silent among
+    the paper's own claims, unless a scenario's name is among the claim's words. Raises SpecError at the line that is not a
+    claim.
     """
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -74,15 +80,19 @@ def _judged(paper: str, claim: ClaimSpec, words: str, against: str) -> Row:
     if claim.note is not None:
         return judge(paper, claim, None)
     alike = [own for own in file.claims if own.metric == claim.metric]
+    scenarios = _ordered(file, claim, words, against)
     if alike and not any(own.scenario for own in alike):
-        return judge(paper, claim.model_copy(update={"note": alike[0].note}), None)
+        scenarios = [scenario for scenario in scenarios if _words(words) & _words(scenario.name)]
+        if not scenarios:
+            return judge(paper, claim.model_copy(update={"note": alike[0].note}), None)
     claimed, form = claimed_value(claim)
     if claimed is None or (claim.metric == "other" and claim.quantity is None):
         return judge(paper, claim, None)
     numbers: list[float] = []
     first: ScenarioSpec | None = None
     asked = claim
-    for scenario in _ordered(file, claim, words, against):
+    for scenario in scenarios:
+        scenario = _at_one_batch(claim.metric, scenario)
         asked = _as_measured(claim, alike, scenario)
         try:
             found = [point.metric(asked.metric, asked.quantity, form == "absolute") for point in points(scenario)]
@@ -122,7 +132,8 @@ def _ordered(file: ClaimsFile, claim: ClaimSpec, words: str, against: str) -> li
 
 
 def _words(text: str) -> set[str]:
-    return set(re.findall(r"[a-z0-9.]+", text.lower()))
+    """Words that tell claims apart; the number after a name is a word of its own (ResNet50 and resnet-50 are alike)."""
+    return set(re.findall(r"[0-9][a-z0-9.]*[a-z0-9]|[0-9]|[a-z]+", text.lower())) - _COMMON
 
 
 def _unlike(metric: str, scenario: ScenarioSpec) -> bool:
@@ -131,6 +142,15 @@ def _unlike(metric: str, scenario: ScenarioSpec) -> bool:
         return False
     batch = scenario.baseline.get("batch")
     return batch == "max" or scenario.technique.get("batch", batch) != batch
+
+
+def _at_one_batch(metric: str, scenario: ScenarioSpec) -> ScenarioSpec:
+    """A scenario that gives the technique a batch of its own, with that of the baseline, for ratios of times or bytes."""
+    if not _unlike(metric, scenario) or not isinstance(scenario.baseline.get("batch"), int):
+        return scenario
+    technique = {key: value for key, value in scenario.technique.items() if key != "batch"}
+    vary = {key: values for key, values in scenario.vary.items() if key != "batch"}
+    return scenario.model_copy(update={"technique": technique, "vary": vary})
 
 
 def _as_measured(claim: ClaimSpec, alike: list[ClaimSpec], scenario: ScenarioSpec) -> ClaimSpec:

@@ -162,6 +162,12 @@ class Inference:
             steps = (generated - 1.0) / schedule.gained_tokens
         return ranks * steps * predictor.graph.flops_at(self.slices(phase))
 
+    def traffic_bytes(self) -> float:
+        """Bytes that ops move to and from all memories in the prompts and in all decode steps."""
+        ops = self.prediction.ops()
+        steps = (self.scenario.output_tokens - 1.0) / self.predictor.schedule.gained_tokens
+        return sum(op.bytes * (steps if op.phase == "decode" else 1.0) for op in ops)
+
     def link_bytes(self) -> float:
         """Bytes of collectives in the prompts and in all decode steps, of one rank."""
         total = 0.0
@@ -269,6 +275,7 @@ QUANTITIES: dict[str, Callable[[Inference], float]] = {
     "prefill_flops": lambda run: run.flops("prefill"),
     "decode_flops": lambda run: run.flops("decode"),
     "link_bytes": lambda run: run.link_bytes(),
+    "traffic_bytes": lambda run: run.traffic_bytes(),
     "device_seconds": lambda run: run.prediction.devices * run.prediction.e2el_s,
     "max_context_tokens": lambda run: run.max_context(),
     "max_batch": lambda run: run.max_batch(),
