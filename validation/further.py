@@ -1,7 +1,8 @@
 """Further claims, from a file of JSON lines, on the scenarios of papers that are modelled already.
 
 Such a claim names no scenario and often no unit: which scenario it is held against, and how its value is read, follow
-stated rules that look at the claim's words and at the paper's own claims, never at the value.
+stated rules that look at the claim's words and at the paper's own claims, never at the value: of scenarios that words do
+not tell apart, one that gains what is claimed as a gain comes before one that was written for a cost.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ BOUNDS = {
 }  # fmt: skip
 """Names of bounds, and other words for them."""
 _COMMON = frozenset(
-    "a an and are as at be by for from in into is it its no not of on one or over per same than that the to up vs when where "
-    "which with".split()
-)
+    (
+        "a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "in", "into", "is", "it", "its", "no", "not", "of",
+        "on", "one", "or", "over", "per", "same", "than", "that", "the", "to", "up", "vs", "when", "where", "which", "with",
+    )
+)  # fmt: skip
 """Words that say nothing of what is compared."""
 
 
@@ -80,40 +83,51 @@ def _judged(paper: str, claim: ClaimSpec, words: str, against: str) -> Row:
     if claim.note is not None:
         return judge(paper, claim, None)
     alike = [own for own in file.claims if own.metric == claim.metric]
-    scenarios = _ordered(file, claim, words, against)
+    groups = _ordered(file, claim, words, against)
     if alike and not any(own.scenario for own in alike):
-        scenarios = [scenario for scenario in scenarios if _words(words) & _words(scenario.name)]
-        if not scenarios:
+        groups = [[scenario for scenario in group if _words(words) & _words(scenario.name)] for group in groups]
+        if not any(groups):
             return judge(paper, claim.model_copy(update={"note": alike[0].note}), None)
     claimed, form = claimed_value(claim)
     if claimed is None or (claim.metric == "other" and claim.quantity is None):
         return judge(paper, claim, None)
     numbers: list[float] = []
-    first: ScenarioSpec | None = None
-    asked = claim
-    for scenario in scenarios:
-        scenario = _at_one_batch(claim.metric, scenario)
-        asked = _as_measured(claim, alike, scenario)
-        try:
-            found = [point.metric(asked.metric, asked.quantity, form == "absolute") for point in points(scenario)]
-        except SimulatorError:
-            continue
-        found = [number for number in found if math.isfinite(number)]
-        if not found:
-            continue
-        numbers += found
-        first = first or scenario
-        if words.strip() or claim.bound != "up_to":
+    first: tuple[ScenarioSpec, ClaimSpec] | None = None
+    own = {other.scenario for other in alike}
+    for group in groups:
+        tried = []
+        for scenario in group:
+            asked = _as_measured(claim, alike, scenario)
+            found = _outcomes(_at_one_batch(claim.metric, scenario), asked, form == "absolute")
+            if found:
+                tried.append((scenario, asked, found))
+        if form != "absolute" and claimed > 1.0:
+            tried.sort(key=lambda item: item[0].name not in own and item[2][0] < 1.0)
+        for scenario, asked, found in tried:
+            numbers += found
+            first = first or (scenario, asked)
+            if words.strip() or claim.bound != "up_to":
+                break
+        if first is not None and (words.strip() or claim.bound != "up_to"):
             break
     if first is None:
         note = f"no scenario of {paper} has {claim.quantity or claim.metric}; {known_metrics()}"
         return judge(paper, claim.model_copy(update={"note": note}), None)
-    chosen = asked.model_copy(update={"scenario": first.name})
+    chosen = first[1].model_copy(update={"scenario": first[0].name})
     return row_of(paper, chosen, verdict(chosen, claimed, numbers), numbers)
 
 
-def _ordered(file: ClaimsFile, claim: ClaimSpec, words: str, against: str) -> list[ScenarioSpec]:
-    """The scenario that most of the claim's words name first; without words, those of the paper's claims on that metric.
+def _outcomes(scenario: ScenarioSpec, claim: ClaimSpec, absolute: bool) -> list[float]:
+    """The finite numbers of a claim's metric over a scenario, the main one first; none where it has no such metric."""
+    try:
+        found = [point.metric(claim.metric, claim.quantity, absolute) for point in points(scenario)]
+    except SimulatorError:
+        return []
+    return [number for number in found if math.isfinite(number)]
+
+
+def _ordered(file: ClaimsFile, claim: ClaimSpec, words: str, against: str) -> list[list[ScenarioSpec]]:
+    """Scenarios in groups: those that most of the claim's words name first, of these those of the paper's own claims.
 
     What a claim compares with is looked for in all but the name of the machine. Times and bytes are compared at one batch,
     wherever the paper has such a scenario.
@@ -121,19 +135,25 @@ def _ordered(file: ClaimsFile, claim: ClaimSpec, words: str, against: str) -> li
     wanted, rival = _words(words), _words(against)
     used = [own.scenario for own in file.claims if own.metric == claim.metric and own.scenario]
 
-    def rank(scenario: ScenarioSpec) -> tuple[bool, int, int]:
+    def named(scenario: ScenarioSpec) -> tuple[bool, int]:
         text = f"{scenario.name} {scenario.reason} {scenario.baseline} {scenario.technique}"
         software = {key: value for key, value in scenario.baseline.items() if key != "hardware"}
-        named = len(rival & _words(f"{scenario.name} {scenario.reason} {software}"))
-        known = used.index(scenario.name) if scenario.name in used else len(used)
-        return _unlike(claim.metric, scenario), -len(wanted & _words(text)) - named, known
+        met = len(rival & _words(f"{scenario.name} {scenario.reason} {software}"))
+        return _unlike(claim.metric, scenario), -len(wanted & _words(text)) - met
 
-    return sorted(file.scenarios, key=rank)
+    def known(scenario: ScenarioSpec) -> int:
+        return used.index(scenario.name) if scenario.name in used else len(used)
+
+    groups: dict[tuple[bool, int], list[ScenarioSpec]] = {}
+    for scenario in sorted(file.scenarios, key=known):
+        groups.setdefault(named(scenario), []).append(scenario)
+    return [groups[rank] for rank in sorted(groups)]
 
 
 def _words(text: str) -> set[str]:
-    """Words that tell claims apart; the number after a name is a word of its own (ResNet50 and resnet-50 are alike)."""
-    return set(re.findall(r"[0-9][a-z0-9.]*[a-z0-9]|[0-9]|[a-z]+", text.lower())) - _COMMON
+    """Words that tell claims apart, without endings; a number after a name is a word of its own (ResNet50, resnet-50)."""
+    found = set(re.findall(r"[0-9][a-z0-9.]*[a-z0-9]|[0-9]|[a-z]+", text.lower())) - _COMMON
+    return {re.sub(r"(?<=[a-z]{4})(ing|ed|s)$", "", word) for word in found}
 
 
 def _unlike(metric: str, scenario: ScenarioSpec) -> bool:

@@ -249,9 +249,7 @@ QUANTITIES: dict[str, Callable[[Inference], float]] = {
     "tokens_per_s_per_device": lambda run: run.prediction.output_tokens_per_s / run.prediction.devices,
     "total_tokens_per_s": lambda run: run.prediction.total_tokens_per_s,
     "prefill_tokens_per_s": lambda run: rate(run.scenario.batch * run.scenario.input_tokens, run.prediction.ttft_s),
-    "decode_tokens_per_s": lambda run: rate(
-        run.scenario.batch * run.predictor.schedule.samples, run.prediction.tpot_s
-    ),
+    "decode_tokens_per_s": lambda run: rate(run.scenario.batch * run.predictor.schedule.samples, run.prediction.tpot_s),
     "riding_decode_tokens_per_s": lambda run: run.riding_rate(),
     "capacity_bytes": lambda run: run.prediction.capacity_bytes,
     "device_bytes": lambda run: run.device_bytes(),
