@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
 from simulator.errors import Problem, SimulatorError, SpecError, UnknownNameError, shorten
 from validation.claimspec import ClaimsFile, ClaimSpec, ScenarioSpec
+from validation.claimwords import likeness, quantity_in, words
 from validation.metricnames import known_metrics, meaning
 from validation.outcomes import ABSOLUTE, LOWER
 from validation.verdicts import Row, claimed_value, judge, load_claims, points, row_of, verdict
@@ -27,13 +27,6 @@ BOUNDS = {
     "~": "about",
 }  # fmt: skip
 """Names of bounds, and other words for them."""
-_COMMON = frozenset(
-    (
-        "a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "in", "into", "is", "it", "its", "no", "not", "of",
-        "on", "one", "or", "over", "per", "same", "than", "that", "the", "to", "up", "vs", "when", "where", "which", "with",
-    )
-)  # fmt: skip
-"""Words that say nothing of what is compared."""
 
 
 def evaluate_further(path: Path) -> list[Row]:
@@ -70,12 +63,12 @@ def evaluate_further(path: Path) -> list[Row]:
             problem = Problem(shorten(path), number, 1, "", f"is not a claim (id, metric, value, bound): {error}")
             raise SpecError([problem]) from None
         paper = str(record.get("paper_id") or identity.partition("#")[0])
-        words = " ".join(str(record.get(key) or "") for key in WORDS)
-        found.append(_judged(paper, claim, words, str(record.get("baseline") or "")))
+        stated = " ".join(str(record.get(key) or "") for key in WORDS)
+        found.append(_judged(paper, claim, stated, str(record.get("baseline") or "")))
     return found
 
 
-def _judged(paper: str, claim: ClaimSpec, words: str, against: str) -> Row:
+def _judged(paper: str, claim: ClaimSpec, stated: str, against: str) -> Row:
     try:
         file = load_claims(paper)
     except UnknownNameError:
@@ -83,12 +76,16 @@ def _judged(paper: str, claim: ClaimSpec, words: str, against: str) -> Row:
     if claim.note is not None:
         return judge(paper, claim, None)
     alike = [own for own in file.claims if own.metric == claim.metric]
-    groups = _ordered(file, claim, words, against)
+    groups = _ordered(file, claim, stated, against)
     if alike and not any(own.scenario for own in alike):
-        groups = [[scenario for scenario in group if _words(words) & _words(scenario.name)] for group in groups]
+        groups = [[scenario for scenario in group if words(stated) & words(scenario.name)] for group in groups]
         if not any(groups):
             return judge(paper, claim.model_copy(update={"note": alike[0].note}), None)
     claimed, form = claimed_value(claim)
+    if claim.metric == "other" and claim.quantity is None:
+        asked = quantity_in("other", claim.unit, stated)
+        claim = claim.model_copy(update={"quantity": asked, "form": "absolute" if asked == "mfu" else claim.form})
+        claimed, form = claimed_value(claim)
     if claimed is None or (claim.metric == "other" and claim.quantity is None):
         return judge(paper, claim, None)
     numbers: list[float] = []
@@ -97,7 +94,7 @@ def _judged(paper: str, claim: ClaimSpec, words: str, against: str) -> Row:
     for group in groups:
         tried = []
         for scenario in group:
-            asked = _as_measured(claim, alike, scenario)
+            asked = _as_measured(claim, alike, scenario, stated)
             found = _outcomes(_at_one_batch(claim.metric, scenario), asked, form == "absolute")
             if found:
                 tried.append((scenario, asked, found))
@@ -106,9 +103,9 @@ def _judged(paper: str, claim: ClaimSpec, words: str, against: str) -> Row:
         for scenario, asked, found in tried:
             numbers += found
             first = first or (scenario, asked)
-            if words.strip() or claim.bound != "up_to":
+            if stated.strip() or claim.bound != "up_to":
                 break
-        if first is not None and (words.strip() or claim.bound != "up_to"):
+        if first is not None and (stated.strip() or claim.bound != "up_to"):
             break
     if first is None:
         note = f"no scenario of {paper} has {claim.quantity or claim.metric}; {known_metrics()}"
@@ -126,20 +123,15 @@ def _outcomes(scenario: ScenarioSpec, claim: ClaimSpec, absolute: bool) -> list[
     return [number for number in found if math.isfinite(number)]
 
 
-def _ordered(file: ClaimsFile, claim: ClaimSpec, words: str, against: str) -> list[list[ScenarioSpec]]:
+def _ordered(file: ClaimsFile, claim: ClaimSpec, stated: str, against: str) -> list[list[ScenarioSpec]]:
     """Scenarios in groups: those that most of the claim's words name first, of these those of the paper's own claims.
 
-    What a claim compares with is looked for in all but the name of the machine. Times and bytes are compared at one batch,
-    wherever the paper has such a scenario.
+    Times and bytes are compared at one batch, wherever the paper has such a scenario.
     """
-    wanted, rival = _words(words), _words(against)
     used = [own.scenario for own in file.claims if own.metric == claim.metric and own.scenario]
 
     def named(scenario: ScenarioSpec) -> tuple[bool, int]:
-        text = f"{scenario.name} {scenario.reason} {scenario.baseline} {scenario.technique}"
-        software = {key: value for key, value in scenario.baseline.items() if key != "hardware"}
-        met = len(rival & _words(f"{scenario.name} {scenario.reason} {software}"))
-        return _unlike(claim.metric, scenario), -len(wanted & _words(text)) - met
+        return _unlike(claim.metric, scenario), -likeness(scenario, stated, against, claim.metric)
 
     def known(scenario: ScenarioSpec) -> int:
         return used.index(scenario.name) if scenario.name in used else len(used)
@@ -148,12 +140,6 @@ def _ordered(file: ClaimsFile, claim: ClaimSpec, words: str, against: str) -> li
     for scenario in sorted(file.scenarios, key=known):
         groups.setdefault(named(scenario), []).append(scenario)
     return [groups[rank] for rank in sorted(groups)]
-
-
-def _words(text: str) -> set[str]:
-    """Words that tell claims apart, without endings; a number after a name is a word of its own (ResNet50, resnet-50)."""
-    found = set(re.findall(r"[0-9][a-z0-9.]*[a-z0-9]|[0-9]|[a-z]+", text.lower())) - _COMMON
-    return {re.sub(r"(?<=[a-z]{4})(ing|ed|s)$", "", word) for word in found}
 
 
 def _unlike(metric: str, scenario: ScenarioSpec) -> bool:
@@ -173,14 +159,16 @@ def _at_one_batch(metric: str, scenario: ScenarioSpec) -> ScenarioSpec:
     return scenario.model_copy(update={"technique": technique, "vary": vary})
 
 
-def _as_measured(claim: ClaimSpec, alike: list[ClaimSpec], scenario: ScenarioSpec) -> ClaimSpec:
-    """The claim with the quantity that the paper's own claims on the metric compare."""
+def _as_measured(claim: ClaimSpec, alike: list[ClaimSpec], scenario: ScenarioSpec, stated: str) -> ClaimSpec:
+    """The claim with the quantity that the paper's own claims on the metric compare, or else that its words ask for."""
     own = [other for other in alike if other.quantity not in (None, "fits") and other.scenario]
     near = next((other for other in own if other.scenario == scenario.name), own[0] if own else None)
     if claim.quantity:
         return claim
     if near is None:
-        meant = scenario.measures.get(claim.metric)
+        meant = quantity_in(claim.metric, claim.unit, stated) or scenario.measures.get(claim.metric)
+        if meant == "flop_per_s_per_device" and not scenario.baseline.get("train"):
+            meant = "prefill_flop_per_s"
         return claim.model_copy(update={"quantity": meant}) if meant else claim
     return claim.model_copy(update={"quantity": near.quantity})
 
