@@ -12,6 +12,8 @@ from validation.metricnames import meaning
 
 IN_NAME = 3
 """A scenario's name says what sets it apart from its paper's others: a word of it counts as three of its reason."""
+OF_METRIC = 2
+"""A word of the metric in a scenario's name: less than one that the claim states."""
 _COMMON = frozenset(
     (
         "a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "in", "into", "is", "it", "its", "no", "not", "of",
@@ -25,6 +27,8 @@ _NUMBERS = {
         ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), start=1
     )
 }
+_KERNELS = {"kernel", "operator", "gemm", "spmm", "multiplication"}
+"""Words of claims on single ops: of attention where they name it, otherwise of products."""
 _PHASES = {"decod": "decode", "decode": "decode", "decoder": "decode", "prefill": "prefill", "prompt": "prefill"}
 _RATES = {"decode": "decode_tokens_per_s", "prefill": "prefill_tokens_per_s"}
 _TIMES = {"decode": "tpot_s", "prefill": "ttft_s"}
@@ -39,7 +43,7 @@ def words(text: str) -> set[str]:
     {'llamacpp'}
     """
     lower = text.lower()
-    joined = {re.sub(r"[.+_-]", "", found) for found in re.findall(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)+", lower)}
+    joined = {re.sub(r"[.:+_-]", "", found) for found in re.findall(r"[a-z0-9]+(?:[.:+_-][a-z0-9]+)+", lower)}
     parts = set(re.findall(r"[0-9][a-z0-9.]*[a-z0-9]|[0-9]|[a-z]+", lower))
     plain = {_NUMBERS.get(word, word) for word in parts | {word for word in joined if re.match(r"[a-z0-9]{3}", word)}}
     return {re.sub(r"(?<=[a-z]{3})(ing|ed|s)$", "", word) for word in plain - _COMMON}
@@ -64,6 +68,8 @@ def likeness(scenario: ScenarioSpec, stated: str, against: str, metric: str) -> 
 def quantity_in(metric: str, unit: str, stated: str) -> str | None:
     """The quantity that a claim's unit or conditions name, where its metric alone does not: rates of one phase, FLOP/s.
 
+    Ops of a kind have no phase yet: it is that of the scenario.
+
     >>> quantity_in("throughput_abs", "TFLOPS", ""), quantity_in("throughput_gain", "x", "decoding throughput")
     ('flop_per_s_per_device', 'decode_tokens_per_s')
     >>> quantity_in("latency_speedup", "x", "prefill and decode") is None
@@ -74,6 +80,8 @@ def quantity_in(metric: str, unit: str, stated: str) -> str | None:
     if metric == "throughput_abs" and "flop" in unit.lower():
         return "flop_per_s_per_device"
     found = words(stated)
+    if metric == "latency_speedup" and found & _KERNELS and not found & {"end", "e2e"}:
+        return "kind:attention" if "attention" in found else "kind:gemm"
     phases = {_PHASES[word] for word in found if word in _PHASES}
     if metric == "throughput_abs" and not phases and "generation" in found:
         phases = {"decode"}

@@ -16,7 +16,7 @@ from simulator.errors import Problem, SimulatorError, SpecError, UnknownNameErro
 from validation.claimspec import ClaimsFile, ClaimSpec, ScenarioSpec
 from validation.claimwords import likeness, quantity_in, words
 from validation.metricnames import known_metrics, meaning
-from validation.outcomes import ABSOLUTE, LOWER
+from validation.outcomes import ABSOLUTE, LOWER, Comparison
 from validation.verdicts import Row, claimed_value, judge, load_claims, points, row_of, verdict
 
 WORDS = ("model", "hardware", "conditions")
@@ -27,6 +27,8 @@ BOUNDS = {
     "~": "about",
 }  # fmt: skip
 """Names of bounds, and other words for them."""
+SAME_CONTEXT = 0.1
+"""Lengths of context that differ by less are one: 128K is 131,072 or 128,000 tokens, with or without the answer."""
 
 
 def evaluate_further(path: Path) -> list[Row]:
@@ -83,8 +85,8 @@ def _judged(paper: str, claim: ClaimSpec, stated: str, against: str) -> Row:
             return judge(paper, claim.model_copy(update={"note": alike[0].note}), None)
     claimed, form = claimed_value(claim)
     if claim.metric == "other" and claim.quantity is None:
-        asked = quantity_in("other", claim.unit, stated)
-        claim = claim.model_copy(update={"quantity": asked, "form": "absolute" if asked == "mfu" else claim.form})
+        named = quantity_in("other", claim.unit, stated)
+        claim = claim.model_copy(update={"quantity": named, "form": "absolute" if named == "mfu" else claim.form})
         claimed, form = claimed_value(claim)
     if claimed is None or (claim.metric == "other" and claim.quantity is None):
         return judge(paper, claim, None)
@@ -120,7 +122,17 @@ def _outcomes(scenario: ScenarioSpec, claim: ClaimSpec, absolute: bool) -> list[
         found = [point.metric(claim.metric, claim.quantity, absolute) for point in points(scenario)]
     except SimulatorError:
         return []
+    if claim.metric == "max_context" and absolute and claim.value:
+        asked = claimed_value(claim)[0] or math.inf
+        found = [_served(point, longest, asked) for point, longest in zip(points(scenario), found, strict=True)]
     return [number for number in found if math.isfinite(number)]
+
+
+def _served(point: Comparison, longest: float, asked: float) -> float:
+    """The longest context, or the scenario's own where the claim is of that one: that it fits, not that no more does."""
+    values = point.technique.values
+    tokens = float(values.get("input_tokens", 0) + values.get("output_tokens", 0))
+    return tokens if abs(tokens / asked - 1.0) <= SAME_CONTEXT and tokens <= longest else longest
 
 
 def _ordered(file: ClaimsFile, claim: ClaimSpec, stated: str, against: str) -> list[list[ScenarioSpec]]:
@@ -169,6 +181,8 @@ def _as_measured(claim: ClaimSpec, alike: list[ClaimSpec], scenario: ScenarioSpe
         meant = quantity_in(claim.metric, claim.unit, stated) or scenario.measures.get(claim.metric)
         if meant == "flop_per_s_per_device" and not scenario.baseline.get("train"):
             meant = "prefill_flop_per_s"
+        if meant is not None and meant.startswith("kind:"):
+            meant = f"{'decode' if scenario.baseline.get('output_tokens', 1) > 1 else 'prefill'}.{meant}"
         return claim.model_copy(update={"quantity": meant}) if meant else claim
     return claim.model_copy(update={"quantity": near.quantity})
 
