@@ -1,21 +1,22 @@
 """Further claims, from a file of JSON lines, on the scenarios of papers that are modelled already.
 
 Such a claim names no scenario and often no unit: which scenario it is held against, and how its value is read, follow
-stated rules that look at the claim's words and at the paper's own claims, never at the value.
+stated rules that look at the claim's words and at the paper's own claims, never at the value: of scenarios that words do
+not tell apart, one that gains what is claimed as a gain comes before one that was written for a cost.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
 from simulator.errors import Problem, SimulatorError, SpecError, UnknownNameError, shorten
 from validation.claimspec import ClaimsFile, ClaimSpec, ScenarioSpec
+from validation.claimwords import likeness, quantity_in, words
 from validation.metricnames import known_metrics, meaning
-from validation.outcomes import ABSOLUTE, LOWER
+from validation.outcomes import ABSOLUTE, LOWER, Comparison
 from validation.verdicts import Row, claimed_value, judge, load_claims, points, row_of, verdict
 
 WORDS = ("model", "hardware", "conditions")
@@ -26,13 +27,16 @@ BOUNDS = {
     "~": "about",
 }  # fmt: skip
 """Names of bounds, and other words for them."""
+SAME_CONTEXT = 0.1
+"""Lengths of context that differ by less are one: 128K is 131,072 or 128,000 tokens, with or without the answer."""
 
 
 def evaluate_further(path: Path) -> list[Row]:
     """A row per claim of a JSONL file: id, metric, value, bound; perhaps unit, range, model, hardware, conditions, quantity.
 
-    Claims of papers without scenarios, and metrics that no scenario has or that are silent among the paper's own claims,
-    are silent. Raises SpecError at the line that is not a claim.
+    Claims of papers without scenarios, and metrics that no scenario has, are silent. So are metrics that are silent among
+    the paper's own claims, unless a scenario's name is among the claim's words. Raises SpecError at the line that is not a
+    claim.
     """
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -61,12 +65,12 @@ def evaluate_further(path: Path) -> list[Row]:
             problem = Problem(shorten(path), number, 1, "", f"is not a claim (id, metric, value, bound): {error}")
             raise SpecError([problem]) from None
         paper = str(record.get("paper_id") or identity.partition("#")[0])
-        words = " ".join(str(record.get(key) or "") for key in WORDS)
-        found.append(_judged(paper, claim, words, str(record.get("baseline") or "")))
+        stated = " ".join(str(record.get(key) or "") for key in WORDS)
+        found.append(_judged(paper, claim, stated, str(record.get("baseline") or "")))
     return found
 
 
-def _judged(paper: str, claim: ClaimSpec, words: str, against: str) -> Row:
+def _judged(paper: str, claim: ClaimSpec, stated: str, against: str) -> Row:
     try:
         file = load_claims(paper)
     except UnknownNameError:
@@ -74,55 +78,80 @@ def _judged(paper: str, claim: ClaimSpec, words: str, against: str) -> Row:
     if claim.note is not None:
         return judge(paper, claim, None)
     alike = [own for own in file.claims if own.metric == claim.metric]
+    groups = _ordered(file, claim, stated, against)
     if alike and not any(own.scenario for own in alike):
-        return judge(paper, claim.model_copy(update={"note": alike[0].note}), None)
+        groups = [[scenario for scenario in group if words(stated) & words(scenario.name)] for group in groups]
+        if not any(groups):
+            return judge(paper, claim.model_copy(update={"note": alike[0].note}), None)
     claimed, form = claimed_value(claim)
+    if claim.metric == "other" and claim.quantity is None:
+        named = quantity_in("other", claim.unit, stated)
+        claim = claim.model_copy(update={"quantity": named, "form": "absolute" if named == "mfu" else claim.form})
+        claimed, form = claimed_value(claim)
     if claimed is None or (claim.metric == "other" and claim.quantity is None):
         return judge(paper, claim, None)
     numbers: list[float] = []
-    first: ScenarioSpec | None = None
-    asked = claim
-    for scenario in _ordered(file, claim, words, against):
-        asked = _as_measured(claim, alike, scenario)
-        try:
-            found = [point.metric(asked.metric, asked.quantity, form == "absolute") for point in points(scenario)]
-        except SimulatorError:
-            continue
-        found = [number for number in found if math.isfinite(number)]
-        if not found:
-            continue
-        numbers += found
-        first = first or scenario
-        if words.strip() or claim.bound != "up_to":
+    first: tuple[ScenarioSpec, ClaimSpec] | None = None
+    own = {other.scenario for other in alike}
+    for group in groups:
+        tried = []
+        for scenario in group:
+            asked = _as_measured(claim, alike, scenario, stated)
+            found = _outcomes(_at_one_batch(claim.metric, scenario), asked, form == "absolute")
+            if found:
+                tried.append((scenario, asked, found))
+        if form != "absolute" and claimed > 1.0:
+            tried.sort(key=lambda item: item[0].name not in own and item[2][0] < 1.0)
+        for scenario, asked, found in tried:
+            numbers += found
+            first = first or (scenario, asked)
+            if stated.strip() or claim.bound != "up_to":
+                break
+        if first is not None and (stated.strip() or claim.bound != "up_to"):
             break
     if first is None:
         note = f"no scenario of {paper} has {claim.quantity or claim.metric}; {known_metrics()}"
         return judge(paper, claim.model_copy(update={"note": note}), None)
-    chosen = asked.model_copy(update={"scenario": first.name})
+    chosen = first[1].model_copy(update={"scenario": first[0].name})
     return row_of(paper, chosen, verdict(chosen, claimed, numbers), numbers)
 
 
-def _ordered(file: ClaimsFile, claim: ClaimSpec, words: str, against: str) -> list[ScenarioSpec]:
-    """The scenario that most of the claim's words name first; without words, those of the paper's claims on that metric.
+def _outcomes(scenario: ScenarioSpec, claim: ClaimSpec, absolute: bool) -> list[float]:
+    """The finite numbers of a claim's metric over a scenario, the main one first; none where it has no such metric."""
+    try:
+        found = [point.metric(claim.metric, claim.quantity, absolute) for point in points(scenario)]
+    except SimulatorError:
+        return []
+    if claim.metric == "max_context" and absolute and claim.value:
+        asked = claimed_value(claim)[0] or math.inf
+        found = [_served(point, longest, asked) for point, longest in zip(points(scenario), found, strict=True)]
+    return [number for number in found if math.isfinite(number)]
 
-    What a claim compares with is looked for in all but the name of the machine. Times and bytes are compared at one batch,
-    wherever the paper has such a scenario.
+
+def _served(point: Comparison, longest: float, asked: float) -> float:
+    """The longest context, or the scenario's own where the claim is of that one: that it fits, not that no more does."""
+    values = point.technique.values
+    tokens = float(values.get("input_tokens", 0) + values.get("output_tokens", 0))
+    return tokens if abs(tokens / asked - 1.0) <= SAME_CONTEXT and tokens <= longest else longest
+
+
+def _ordered(file: ClaimsFile, claim: ClaimSpec, stated: str, against: str) -> list[list[ScenarioSpec]]:
+    """Scenarios in groups: those that most of the claim's words name first, of these those of the paper's own claims.
+
+    Times and bytes are compared at one batch, wherever the paper has such a scenario.
     """
-    wanted, rival = _words(words), _words(against)
     used = [own.scenario for own in file.claims if own.metric == claim.metric and own.scenario]
 
-    def rank(scenario: ScenarioSpec) -> tuple[bool, int, int]:
-        text = f"{scenario.name} {scenario.reason} {scenario.baseline} {scenario.technique}"
-        software = {key: value for key, value in scenario.baseline.items() if key != "hardware"}
-        named = len(rival & _words(f"{scenario.name} {scenario.reason} {software}"))
-        known = used.index(scenario.name) if scenario.name in used else len(used)
-        return _unlike(claim.metric, scenario), -len(wanted & _words(text)) - named, known
+    def named(scenario: ScenarioSpec) -> tuple[bool, int]:
+        return _unlike(claim.metric, scenario), -likeness(scenario, stated, against, claim.metric)
 
-    return sorted(file.scenarios, key=rank)
+    def known(scenario: ScenarioSpec) -> int:
+        return used.index(scenario.name) if scenario.name in used else len(used)
 
-
-def _words(text: str) -> set[str]:
-    return set(re.findall(r"[a-z0-9.]+", text.lower()))
+    groups: dict[tuple[bool, int], list[ScenarioSpec]] = {}
+    for scenario in sorted(file.scenarios, key=known):
+        groups.setdefault(named(scenario), []).append(scenario)
+    return [groups[rank] for rank in sorted(groups)]
 
 
 def _unlike(metric: str, scenario: ScenarioSpec) -> bool:
@@ -133,14 +162,27 @@ def _unlike(metric: str, scenario: ScenarioSpec) -> bool:
     return batch == "max" or scenario.technique.get("batch", batch) != batch
 
 
-def _as_measured(claim: ClaimSpec, alike: list[ClaimSpec], scenario: ScenarioSpec) -> ClaimSpec:
-    """The claim with the quantity that the paper's own claims on the metric compare."""
+def _at_one_batch(metric: str, scenario: ScenarioSpec) -> ScenarioSpec:
+    """A scenario that gives the technique a batch of its own, with that of the baseline, for ratios of times or bytes."""
+    if not _unlike(metric, scenario) or not isinstance(scenario.baseline.get("batch"), int):
+        return scenario
+    technique = {key: value for key, value in scenario.technique.items() if key != "batch"}
+    vary = {key: values for key, values in scenario.vary.items() if key != "batch"}
+    return scenario.model_copy(update={"technique": technique, "vary": vary})
+
+
+def _as_measured(claim: ClaimSpec, alike: list[ClaimSpec], scenario: ScenarioSpec, stated: str) -> ClaimSpec:
+    """The claim with the quantity that the paper's own claims on the metric compare, or else that its words ask for."""
     own = [other for other in alike if other.quantity not in (None, "fits") and other.scenario]
     near = next((other for other in own if other.scenario == scenario.name), own[0] if own else None)
     if claim.quantity:
         return claim
     if near is None:
-        meant = scenario.measures.get(claim.metric)
+        meant = quantity_in(claim.metric, claim.unit, stated) or scenario.measures.get(claim.metric)
+        if meant == "flop_per_s_per_device" and not scenario.baseline.get("train"):
+            meant = "prefill_flop_per_s"
+        if meant is not None and meant.startswith("kind:"):
+            meant = f"{'decode' if scenario.baseline.get('output_tokens', 1) > 1 else 'prefill'}.{meant}"
         return claim.model_copy(update={"quantity": meant}) if meant else claim
     return claim.model_copy(update={"quantity": near.quantity})
 

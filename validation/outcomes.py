@@ -162,6 +162,12 @@ class Inference:
             steps = (generated - 1.0) / schedule.gained_tokens
         return ranks * steps * predictor.graph.flops_at(self.slices(phase))
 
+    def traffic_bytes(self) -> float:
+        """Bytes that ops move to and from all memories in the prompts and in all decode steps."""
+        ops = self.prediction.ops()
+        steps = (self.scenario.output_tokens - 1.0) / self.predictor.schedule.gained_tokens
+        return sum(op.bytes * (steps if op.phase == "decode" else 1.0) for op in ops)
+
     def link_bytes(self) -> float:
         """Bytes of collectives in the prompts and in all decode steps, of one rank."""
         total = 0.0
@@ -175,13 +181,13 @@ class Inference:
     def attention_rate(self) -> float:
         """FLOP/s of attention in prefill, counting the pairs that a causal mask leaves."""
         ops = [op for op in self.prediction.ops() if op.phase == "prefill" and op.kind == "attention"]
-        return sum(op.flops for op in ops) / sum(op.time_s for op in ops)
+        return rate(sum(op.flops for op in ops), sum(op.time_s for op in ops))
 
     def riding_rate(self) -> float:
         """Decoded tokens per second of what they add to a step that a chunk of a prompt fills; without chunks, alone."""
         scenario, chunk = self.scenario, self.predictor.schedule.chunk_tokens
         if not chunk:
-            return scenario.batch / self.prediction.tpot_s
+            return rate(scenario.batch, self.prediction.tpot_s)
         shares = self.prediction.run.turns[0].placement.shares  # type: ignore[attr-defined]
         prompt = float(scenario.input_tokens)
         riders = max(1.0, scenario.batch - 1.0)
@@ -242,8 +248,8 @@ QUANTITIES: dict[str, Callable[[Inference], float]] = {
     "tokens_per_s": lambda run: run.prediction.output_tokens_per_s,
     "tokens_per_s_per_device": lambda run: run.prediction.output_tokens_per_s / run.prediction.devices,
     "total_tokens_per_s": lambda run: run.prediction.total_tokens_per_s,
-    "prefill_tokens_per_s": lambda run: run.scenario.batch * run.scenario.input_tokens / run.prediction.ttft_s,
-    "decode_tokens_per_s": lambda run: run.scenario.batch * run.predictor.schedule.samples / run.prediction.tpot_s,
+    "prefill_tokens_per_s": lambda run: rate(run.scenario.batch * run.scenario.input_tokens, run.prediction.ttft_s),
+    "decode_tokens_per_s": lambda run: rate(run.scenario.batch * run.predictor.schedule.samples, run.prediction.tpot_s),
     "riding_decode_tokens_per_s": lambda run: run.riding_rate(),
     "capacity_bytes": lambda run: run.prediction.capacity_bytes,
     "device_bytes": lambda run: run.device_bytes(),
@@ -267,12 +273,13 @@ QUANTITIES: dict[str, Callable[[Inference], float]] = {
     "prefill_flops": lambda run: run.flops("prefill"),
     "decode_flops": lambda run: run.flops("decode"),
     "link_bytes": lambda run: run.link_bytes(),
+    "traffic_bytes": lambda run: run.traffic_bytes(),
     "device_seconds": lambda run: run.prediction.devices * run.prediction.e2el_s,
     "max_context_tokens": lambda run: run.max_context(),
     "max_batch": lambda run: run.max_batch(),
     "devices": lambda run: float(run.prediction.devices),
     "fits": lambda run: float(run.prediction.fits),
-    "prefill_flop_per_s": lambda run: run.flops("prefill") / run.prediction.ttft_s / run.prediction.devices,
+    "prefill_flop_per_s": lambda run: rate(run.flops("prefill"), run.prediction.ttft_s) / run.prediction.devices,
     "attention_flop_per_s": lambda run: run.attention_rate(),
     "prefill_link_share": lambda run: run.seconds("prefill", "kind:collective") / run.seconds("prefill", "all"),
     "goodput_per_device": lambda run: run.arrivals.goodput(),
@@ -327,6 +334,11 @@ def comparisons(spec: ScenarioSpec) -> Iterator[Comparison]:
             seen.add(label)
             point = {**both, **changes["technique"], **changes["baseline"]}
             yield Comparison(point, Side(baseline), Side(technique))
+
+
+def rate(amount: float, time_s: float) -> float:
+    """Amount per second; not a number for what takes no time, such as the decode steps of a single token."""
+    return amount / time_s if time_s > 0.0 else math.nan
 
 
 def _ratio(over: float, under: float) -> float:

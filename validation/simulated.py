@@ -24,7 +24,7 @@ from simulator.events.swaps import SwapTimeline, simulate_swaps
 from simulator.events.timeline import Timeline
 from simulator.graph.step import Slice
 from simulator.trainer import TrainingScenario
-from validation.outcomes import Inference, Training
+from validation.outcomes import Inference, Training, rate
 
 
 class Simulated(Inference):
@@ -64,13 +64,13 @@ class Simulated(Inference):
             "ttft_s": run.ttft_s, "tpot_s": run.tpot_s, "e2el_s": run.e2el_s, "decode_s": run.e2el_s - run.ttft_s,
             "step_s": run.prefill.seconds, "tokens_per_s": run.output_tokens_per_s,
             "tokens_per_s_per_device": run.output_tokens_per_s / run.prediction.devices,
-            "prefill_tokens_per_s": scenario.batch * scenario.input_tokens / run.ttft_s,
+            "prefill_tokens_per_s": rate(scenario.batch * scenario.input_tokens, run.ttft_s),
             "energy_j": run.energy_j, "energy_j_per_token": run.energy_j / tokens, "power_w": run.power_w,
             "prefill_energy_j": run.prefill_energy_j,
             "device_seconds": run.prediction.devices * run.e2el_s,
         }  # fmt: skip
         if quantity == "decode_tokens_per_s":
-            return scenario.batch * samples / run.tpot_s
+            return rate(scenario.batch * samples, run.tpot_s)
         if quantity in ("hidden_share", "prefill_hidden_share"):
             return hidden_share(self._step(quantity.startswith("prefill")))
         if quantity in ("link_share", "prefill_link_share"):

@@ -22,7 +22,21 @@ FOLDER = Path(__file__).resolve().parent / "claims"
 TOLERANCE = 0.25
 LEAST_GAIN = 0.25
 """A small claimed gain is not predicted by predicting next to none: so much of it has to be there."""
-UNITS = {"kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "ms": 1e-3, "hours": 3600.0, "k": 1e3, "K": 1e3}
+UNITS = {
+    "kB": 1e3,
+    "KB": 1e3,
+    "MB": 1e6,
+    "GB": 1e9,
+    "TB": 1e12,
+    "ms": 1e-3,
+    "hours": 3600.0,
+    "k": 1e3,
+    "K": 1e3,
+    "TFLOPS": 1e12,
+    "TFLOPs": 1e12,
+    "TFLOP": 1e12,
+    "%": 1e-2,
+}
 """Units of absolute claims that are not SI: the first word of the unit."""
 VERDICTS = ("predicted", "bounded", "fitted", "missed", "silent")
 

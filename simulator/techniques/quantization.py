@@ -178,6 +178,32 @@ def outlier_path(graph: Graph, *, share: Share, dtype: str = "fp16", blocks: Seq
     return each(graph, lambda op: is_linear(op, blocks), change, f"linear layers in {', '.join(blocks)}")
 
 
+@primitive("quantization.sparse_path", keeps=("cache_bytes",))
+def sparse_path(
+    graph: Graph, *, share: Share, dtype: str = "fp16", index_bits: Amount0 = 16, blocks: Sequence[str] = LINEAR
+) -> Graph:
+    """A share of the weights stays wide in a sparse matrix of its own, which a second kernel multiplies and adds.
+
+    Its elements are values in `dtype` and places of `index_bits` in a row; 2 `share` n k FLOPs per token run in 32-bit
+    lanes, since scattered elements fill no tile of a matrix unit (SqueezeLLM, arXiv 2306.07629, section 4.3).
+
+    >>> from simulator.graph.counts import TOKENS, linear
+    >>> layer = Graph("example", (linear("up", TOKENS, 1000, 1000, dtype="bf16", block="ffn"),))
+    >>> beside = sparse_path(layer, share=0.01).ops[1]
+    >>> beside.resident_bytes(1, 1)["weight"] == 0.01 * 1000 * 1000 * 4
+    True
+    """
+    _known(dtype)
+
+    def change(op: Op) -> list[Op]:
+        few = linear(f"{op.name}.sparse", op.rows, op.n, max(1, round(op.k * share)), dtype=dtype, repeat=op.repeat,
+                     block=op.block, split=op.split, groups=op.groups, routing=op.routing)  # fmt: skip
+        placed = with_tensors(few, lambda t: replace(t, overhead_bits=index_bits) if stored(t) else t)
+        return [op, replace(placed, dtype="fp32", part=op.part)]
+
+    return each(graph, lambda op: is_linear(op, blocks), change, f"linear layers in {', '.join(blocks)}")
+
+
 @primitive("quantization.lossless", keeps=("cache_bytes",), lowers=("weight_bytes",), once="the coding of the weights")
 def lossless(
     graph: Graph, *, ratio: Share, operations: Positive = 16, fused: bool = False, blocks: Sequence[str] = LINEAR

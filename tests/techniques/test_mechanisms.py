@@ -173,3 +173,15 @@ def test_shares_reach_networks_without_a_cache() -> None:
         narrow = structured(graph, heads=0.8, ffn=0.8)
         assert narrow.parameters() < 0.9 * graph.parameters()
         assert narrow.flops_at(step) < 0.9 * graph.flops_at(step)
+
+
+def test_outliers_in_a_matrix_of_their_own_cost_a_kernel_and_no_more_bytes(tmp_path: Path) -> None:
+    """The same bytes as outliers beside the others, read by a second kernel; more of them never take less time."""
+    narrow = "quantization.weights: {dtype: int4, group: 128}"
+    beside = timed(tmp_path, narrow + "\n  - quantization.sparse_path: {share: 0.01}")
+    within = timed(tmp_path, "quantization.weights: {dtype: int4, group: 128, outliers: 0.01}")
+    assert beside.weight_bytes == pytest.approx(within.weight_bytes, rel=0.01)
+    assert beside.tpot_s > within.tpot_s
+    more = timed(tmp_path, narrow + "\n  - quantization.sparse_path: {share: 0.05}")
+    assert more.tpot_s >= beside.tpot_s
+    assert more.ttft_s >= beside.ttft_s
