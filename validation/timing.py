@@ -93,6 +93,7 @@ class Kernels:
             place=np.array([[share for row in shares for share in row]]),
             copies=np.zeros((1, 4)),
             efficiency=compiled_efficiency(table.efficiency),
+            beside=tuple(compiled_efficiency(found) for found in table.beside),
             power=table.power,
             host=HostRow(*[0.0] * len(HostRow._fields)),
         )

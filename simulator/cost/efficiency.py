@@ -21,7 +21,7 @@ from simulator.cost.reached import (
     RoundingRow,
 )
 from simulator.errors import Problem, SpecError, UnknownNameError
-from simulator.mapping.machine import Machine
+from simulator.mapping.machine import Machine, Unit
 from simulator.spec.calibration import (
     Calibration,
     DecodeEfficiency,
@@ -168,8 +168,8 @@ def _load_engine(path: Path, stamp: int) -> Engine:
     )
 
 
-def find_calibration(machine: Machine) -> Calibration:
-    """The most specific calibration for a machine's main device."""
+def find_calibration(machine: Machine | Unit) -> Calibration:
+    """The most specific calibration for a machine's main device, or for the device that a unit belongs to."""
     found = _calibrations(tuple((path, path.stat().st_mtime_ns) for path in catalog.files("calibration")))
     own = [c for c in found if machine.device in c.devices]
     kindred = [c for c in found if machine.architecture in c.architectures]

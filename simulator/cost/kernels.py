@@ -250,8 +250,9 @@ def op_on_unit(
 ) -> float:
     """Seconds of one execution of an op on one unit, without launch; `record` gets its terms. -1: cannot.
 
-    The soft maximum of compute, of the memories and of the cache. GEMM: the cheaper of the tiled and the matrix-vector
-    kernel. Attention: `simulator.cost.attention`; `held` positions of each sequence are cached, a window reads fewer.
+    The soft maximum of compute, of the memories and of the cache. GEMM: the cheapest of the tiled and the matrix-vector
+    kernel and, with one column per group, of lanes that form inner products. Attention: `simulator.cost.attention`; `held`
+    positions of each sequence are cached, a window reads fewer.
     """
     if op.carried != 1.0 and op.kind != GEMM and eff.experts[int(op.kernel)].unsorted > 0.0:
         activation *= op.carried
@@ -297,6 +298,7 @@ def op_on_unit(
             compute = flops * load / (rate * compute_share) + dequantize_s
             record[R_COMPUTE] = compute
             return floor_s + soft_maximum(compute, memory_s / (eff.gemv_bandwidth * stream_share), 0.0, eff.sharpness)
+        through_s = cache_s
         stream = eff.gemm_bandwidth * stream_share * (eff.wide_bandwidth if op.weight_bytes > 2.0 else 1.0)
         if op.experts > 0.0:
             time, compute, feed = grouped_gemm(rows, op, unit, rate * compute_share, eff, routed, memory_s / stream)
@@ -318,6 +320,14 @@ def op_on_unit(
                 compute = vector_compute
                 cache_s = 0.0
             memory_time(bandwidth, at, place, weight, cache, spill, times)
+        if op.n <= 1.0 and op.groups > 1.0:
+            # A column per group (a depthwise convolution): inner products on the lanes, which have no tile to fill.
+            lanes = flops / (min(rate, unit.vector_flop_per_s) * compute_share) + dequantize_s
+            lanes_time = soft_maximum(lanes, memory_s / stream, through_s, eff.sharpness)
+            if lanes_time < time:
+                time = lanes_time
+                compute = lanes
+                cache_s = through_s
         if dequantize_s > 0.0 and m <= eff.packed_rows:
             # One expansion serves all rows; each multiplies what was expanded.
             packed = dequantize_s + flops * load / (unit.vector_flop_per_s * compute_share)

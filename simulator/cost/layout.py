@@ -158,6 +158,8 @@ class UnitRow(NamedTuple):
     launch_s: float
     multicast: float
     """Neighbouring cores that share one read of an operand from that cache."""
+    calibration: float
+    """0: the main device's; n: the nth of those beside it."""
 
 
 class LinkRow(NamedTuple):
@@ -297,6 +299,8 @@ class Tables(NamedTuple):
     copies: Any
     """A row per part of the network: (s, s, J, J) per byte of weights and of cache that is copied from elsewhere first."""
     efficiency: Efficiency
+    beside: Any
+    """(2,) efficiencies of a system's further parts."""
     power: PowerRow
     host: HostRow
 

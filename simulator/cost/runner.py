@@ -39,8 +39,21 @@ class StaticBatch(NamedTuple):
 class Runner:
     """Evaluates a table at steps and at static batches."""
 
-    __slots__ = ("_batches", "_calls", "_compiled", "_efficiency", "_places", "_rows", "_serving", "_stages", "_steps",
-                 "host", "scratch", "table")  # fmt: skip
+    __slots__ = (
+        "_batches",
+        "_beside",
+        "_calls",
+        "_compiled",
+        "_efficiency",
+        "_places",
+        "_rows",
+        "_serving",
+        "_stages",
+        "_steps",
+        "host",
+        "scratch",
+        "table",
+    )  # fmt: skip
 
     def __init__(self, table: Table, host: HostRow, stages: int = 1) -> None:
         self.table, self.host = table, host
@@ -51,7 +64,7 @@ class Runner:
         self._batches: Any = batches
         self._serving: Any = serving
         self._rows: dict[str, Any] = flat(table)
-        self._efficiency = table.efficiency
+        self._efficiency, self._beside = table.efficiency, table.beside
         self._places: dict[Shares, Tables] = {}
         columns, memories = table.columns, len(table.memory_names)
         self.scratch = Scratch(
@@ -77,6 +90,7 @@ class Runner:
         self._steps, self._batches, self._serving = arithmetic()
         self._rows = as_arrays(self.table)
         self._efficiency = compiled_efficiency(self.table.efficiency)
+        self._beside = tuple(compiled_efficiency(found) for found in self.table.beside)
         self._places = {}
         self.scratch = Scratch(*(np.zeros(np.shape(buffer)) for buffer in self.scratch))
         self._compiled = True
@@ -180,6 +194,7 @@ class Runner:
                 place=place,
                 copies=copies,
                 efficiency=self._efficiency,
+                beside=self._beside,
                 power=self.table.power,
                 host=self.host,
             )

@@ -148,6 +148,9 @@ def add_op(
         if rate <= 0.0 or (best[R_TIME] >= 0.0 and flops / rate >= best[R_TIME]):
             continue
         unit = t.units[u]
+        eff = t.efficiency
+        if unit.calibration > 0.0:
+            eff = t.beside[int(unit.calibration) - 1]
         s.trial[R_COMPUTE] = 0.0
         s.trial[R_CACHE] = 0.0
         s.trial[R_LAUNCH] = 0.0
@@ -168,7 +171,7 @@ def add_op(
             t.bandwidth,
             u * memories,
             t.place[int(op.part)],
-            t.efficiency,
+            eff,
             s.times,
             s.trial,
         )
@@ -197,7 +200,7 @@ def add_op(
         if t.power.tdp_w > 0.0:
             core_s = max(s.trial[R_COMPUTE], s.trial[R_CACHE]) * t.power.compute_clock
             if op.dequantized <= 0.0 and max(op.element_bytes, op.weight_bytes) < NARROW_BYTES:
-                core_s *= t.efficiency.narrow_compute
+                core_s *= eff.narrow_compute
             time, clock, squared = sustained(time, core_s, core_j, memory_j, t.power)
             saved = 1.0 - squared
         if best[R_TIME] < 0.0 or time < best[R_TIME]:

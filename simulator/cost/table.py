@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from simulator.cost.beside import calibrations, efficiencies, position
 from simulator.cost.chains import as_chain, chain_of, is_kernel, own_name
 from simulator.cost.efficiency import Engine, own_efficiency
 from simulator.cost.formats import multiplied, usable_dtype, works_in_fp8
@@ -69,6 +70,8 @@ class Table:
     links: list[LinkRow]
     """The link of each op; meaningful for collectives."""
     efficiency: Efficiency
+    beside: tuple[Efficiency, ...]
+    """Of the further parts of a system."""
     power: PowerRow
     parts: tuple[str, ...] = ("",)
     """Parts of the network that are placed each on its own; the first is the rest."""
@@ -107,6 +110,7 @@ def build_table(
         memory_names=tuple(_qualified(memory.part, memory.name, machine) for memory in machine.memories),
         links=link_rows(ops, machine, engine, calibration),
         efficiency=efficiency,
+        beside=efficiencies(machine, engine, calibrations(machine, calibration), efficiency),
         power=PowerRow(
             static_w=machine.static_w,
             tdp_w=0.0 if ideal else machine.tdp_w,
@@ -272,16 +276,25 @@ def _chip_joules(unit: Unit, transport: float) -> tuple[float, ...]:
 
 
 def unit_rows(machine: Machine, engine: Engine, calibration: Calibration) -> list[UnitRow]:
-    """The units of a machine as the arithmetic reads them, with the calibrated launch: cycles, at the device's own clock."""
+    """The units of a machine as the arithmetic reads them, with the calibrated launch: cycles, at the device's own clock.
+
+    Units of a system's other parts have their own launch.
+    """
+    known = calibrations(machine, calibration)
     launch = own_efficiency(engine, calibration).launch or calibration.launch
     launch_s = launch.value if launch else None
     clock_hz = max(unit.clock_hz for unit in machine.units if unit.part == machine.units[0].part)
     if launch_s and calibration.clock and clock_hz:
         launch_s *= calibration.clock.value / clock_hz
-    return [_unit_row(unit, machine, 0.0 if engine.ideal else launch_s) for unit in machine.units]
+    found = []
+    for unit in machine.units:
+        place = position(unit, machine, known)
+        launched = 0.0 if engine.ideal else launch_s if place == 0 else None
+        found.append(_unit_row(unit, machine, launched, float(place)))
+    return found
 
 
-def _unit_row(unit: Unit, machine: Machine, launch_s: float | None) -> UnitRow:
+def _unit_row(unit: Unit, machine: Machine, launch_s: float | None, place: float) -> UnitRow:
     vector = max(
         (
             peak
@@ -307,6 +320,7 @@ def _unit_row(unit: Unit, machine: Machine, launch_s: float | None) -> UnitRow:
         cache_joules_per_byte=(last.joules_per_byte or 0.0) if last else 0.0,
         launch_s=unit.launch_s if launch_s is None else launch_s,
         multicast=unit.multicast,
+        calibration=place,
     )
 
 

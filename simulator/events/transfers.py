@@ -115,7 +115,8 @@ def _again(predictor: Predictor, step: Step, policy: Policy, terms: OpTerms, ear
         return 1.0
     positions = earlier * sum(part.sequences * (part.query_tokens + part.past_tokens) for part in step)
     table = predictor.runner.table
-    rate = table.rates[terms.index][terms.unit] * table.efficiency.gemm_compute
+    place = int(table.units[terms.unit].calibration)
+    rate = table.rates[terms.index][terms.unit] * (table.efficiency, *table.beside)[place].gemm_compute
     found.again_s[terms.index] = policy.recompute_cache * positions * 2.0 * graph.hidden * wide / rate
     return 1.0 - policy.recompute_cache * max(0.0, 1.0 - graph.hidden / wide)
 

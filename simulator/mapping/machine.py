@@ -59,6 +59,10 @@ class Unit:
     """0 where no file says."""
     write_bytes_per_s: tuple[float, ...] = ()
     """Bandwidth to each memory of the machine, where links are not as fast in both directions; empty: as read."""
+    device: str = ""
+    """Of the part that it belongs to: name, architecture and class, which its calibration goes by."""
+    architecture: str = ""
+    device_class: str = ""
 
     def writes(self, memory: int) -> float:
         """Bytes/s to a memory."""
@@ -260,6 +264,9 @@ def _unit(
         multicast=unit.multicast.value if unit.multicast else 1.0,
         clock_hz=unit.clock.value if unit.clock else 0.0,
         write_bytes_per_s=tuple(back),
+        device=part.spec.name,
+        architecture=part.spec.architecture or "",
+        device_class=part.spec.class_,
     )
 
 

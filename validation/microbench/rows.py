@@ -62,6 +62,7 @@ class Rows:
             place=self._place,
             copies=np.zeros((1, 4)),
             efficiency=table.efficiency,
+            beside=table.beside,
             power=table.power,
             host=HostRow(*[0.0] * len(HostRow._fields)),
         )
