@@ -58,7 +58,8 @@ def check(model: Model, parallelism: Parallelism) -> None:
 
 
 def shard(graph: Graph, parallelism: Parallelism) -> Graph:
-    """What one rank of a pipeline's whole length computes: tensor and expert shards of every layer.
+    """What one rank of a pipeline's whole length computes: tensor and expert shards of every layer, and the collectives among
+    ranks that do not hold the same tokens.
 
     Pipeline stages divide the layers, not the ops: a stage holds and computes 1/pp of the repeats (see `stage_share`).
     """
@@ -68,13 +69,21 @@ def shard(graph: Graph, parallelism: Parallelism) -> Graph:
     for op in graph.ops:
         ranks = {"tp": parallelism.tp, "ep": parallelism.ep, "pp": parallelism.pp, "dp": parallelism.dp, "cp": 1}
         if op.kind == "collective":
-            if ranks[op.axis or "tp"] > 1:
+            if ranks[op.axis or "tp"] > 1 and not _at_home(op, parallelism):
                 ops.append(_shard_collective(op, ranks[op.axis or "tp"], parallelism))
         else:
             ops.append(_shard_op(op, parallelism))
     if parallelism.pp > 1:
         ops.append(_stage_boundary(graph, parallelism.pp))
     return verify(graph.with_ops(ops), "parallel.shard")
+
+
+def _at_home(op: Op, parallelism: Parallelism) -> bool:
+    """An exchange among experts that need not take place: attention's all-reduce leaves every tensor-parallel rank with all
+    tokens, so that each computes its own experts' share of them, which the all-reduce behind the experts sums. Only tokens
+    of other replicas have to be fetched.
+    """
+    return op.axis == "ep" and parallelism.ep <= parallelism.tp
 
 
 def _shard_collective(op: Op, ranks: int, parallelism: Parallelism) -> Op:
