@@ -47,7 +47,7 @@ def bars(
     prefix = in_engineering(power, unit, digits=1).split(" ")[1]
     figure.update_layout(
         template="plotly_white", barmode="stack", height=110 + 44 * len(rows), font=FONT,
-        margin={"l": 4, "r": 8, "t": 26 if limit else 8, "b": 30}, bargap=0.3,
+        margin={"l": 18, "r": 8, "t": 26 if limit else 8, "b": 30}, bargap=0.3,
         legend={"orientation": "h", "y": -0.42 if len(rows) == 1 else -0.3, "yanchor": "top", "x": 0.0,
                 "traceorder": "normal"},
     )  # fmt: skip

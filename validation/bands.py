@@ -21,6 +21,8 @@ BINS = 9
 FEWEST = 12
 """Values of an engine in a bin, below which its line has a gap."""
 COLUMNS = 4
+NARROW = 30.0
+"""Ratio of the ends of an axis, up to which 2 and 5 are marked between the powers of ten."""
 RANGE = (-0.6, 0.6)
 """Of the axis, as predicted / measured - 1."""
 RUNS = (
@@ -103,7 +105,9 @@ def figure(kernels: pd.DataFrame, runs: pd.DataFrame) -> Any:
                     showlegend=name not in named, line={"color": colours[name], "width": 2}, marker={"size": 5}, **place,
                 )  # fmt: skip
                 named.add(name)
-        drawn.update_xaxes(type="log", title=panel["unit"].iloc[0], dtick=1, exponentformat="power", **place)
+        ends = panel["size"].quantile([0.02, 0.98])
+        ticks = 1 if ends.iloc[1] > NARROW * ends.iloc[0] else "D2"
+        drawn.update_xaxes(type="log", title=panel["unit"].iloc[0], dtick=ticks, exponentformat="power", **place)
     drawn.update_yaxes(range=RANGE, tickformat="+.0%", gridcolor="#E6E6E6")
     drawn.update_layout(
         title={"text": "<b>Error against size</b><br><span style='font-size:13px'>predicted / measured - 1: medians by "

@@ -26,6 +26,8 @@ BAND = 0.25
 SPREAD = 4.0
 """Ends of the axis of residuals, as a factor; what lies beyond is drawn at the end."""
 WIDTH, HEIGHT = 1240, 620
+ENTRY, GROUP = 19, 10
+"""Height of an entry of the legend, and of the gap after a device: a legend that is too high would be cut in a picture."""
 TIMES = ("ttft_s", "tpot_s", "e2el_s")
 
 
@@ -47,7 +49,7 @@ def run_points(rows: pd.DataFrame) -> pd.DataFrame:
 
 def kernel_points(rows: pd.DataFrame) -> pd.DataFrame:
     """The points of kernels."""
-    return _points(rows, rows["measured"].astype(float) * 1e6, rows["op"].astype(str))
+    return _points(rows, rows["measured"].astype(float), rows["op"].astype(str))
 
 
 def _points(rows: pd.DataFrame, size: Any, what: pd.Series) -> pd.DataFrame:
@@ -115,11 +117,13 @@ def accuracy_figure(points: pd.DataFrame, title: str, size_label: str) -> Any:
         ticktext=["≤ 0.25", *(f"{value:g}" for value in ratios[1:-1]), "≥ 4"], gridcolor="#E6E6E6", linecolor="#888888",
         showline=True, row=1, col=2,
     )  # fmt: skip
+    shown = grouped[["group", "framework"]].drop_duplicates()
+    height = max(HEIGHT, 180 + ENTRY * len(shown) + GROUP * shown["group"].nunique())
     note = f"{len(points):,} values, {inside:.0%} within 25% (grey band)"
     note += f"; {len(drawn):,} of them drawn" if len(drawn) < len(points) else ""
     figure.update_layout(
         title={"text": f"<b>{title}</b><br><span style='font-size:13px'>{note}</span>", "x": 0.01, "y": 0.96},
-        template="plotly_white", width=WIDTH, height=HEIGHT, margin={"l": 70, "r": 20, "t": 80, "b": 60},
+        template="plotly_white", width=WIDTH, height=height, margin={"l": 70, "r": 20, "t": 80, "b": 60},
         font={"family": "Helvetica, Arial, sans-serif", "size": 13, "color": "#222222"},
         legend={"itemsizing": "constant", "font": {"size": 12}},
     )  # fmt: skip
@@ -153,7 +157,7 @@ def write_plot(kind: str, rows: pd.DataFrame, path: Path, title: str = "") -> No
     check_suffix(path)
     runs = kind == "runs"
     points = (run_points if runs else kernel_points)(rows)
-    label = "batch x (input + output tokens)" if runs else "measured, us"
+    label = "batch x (input + output tokens)" if runs else "measured, s"
     names: Sequence[str] = sorted(points["what"].unique())
     default = "End-to-end times" if runs else f"Kernels: {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}"
     write_figure(accuracy_figure(points, title or default, label), path)

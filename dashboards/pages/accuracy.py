@@ -115,11 +115,11 @@ def _points(state: State) -> Block:
     if not len(chosen):
         return Block("points", title, empty=f"No time of a whole run was measured on {state.device}; see the kernels.")
     figure = accuracy_figure(chosen, "", "batch x (input + output tokens)")
+    entries = len({trace.name for trace in figure.data if trace.name})
     figure.update_layout(
-        width=None, title=None, height=560, margin={"l": 60, "r": 10, "t": 10, "b": 60},
+        width=None, title=None, height=560 + 20 * (entries // 4), margin={"l": 60, "r": 10, "t": 10, "b": 60},
         legend={"orientation": "h", "y": -0.16, "x": 0.0, "yanchor": "top", "font": {"size": 11}},
     )  # fmt: skip
-    figure.update_layout(height=560 + 20 * (len({trace.name for trace in figure.data if trace.name}) // 4))
     inside = (chosen["predicted"] / chosen["measured"]).between(0.75, 1.25).mean()
     records = chosen.to_dict("records") if len(chosen) else []
     return Block(

@@ -249,7 +249,7 @@ def _draw_costs(figure: Any, plan: Plan, colors: Mapping[str, str]) -> None:
     able.sort(key=lambda one: -(one.objective or 0.0))
     figure.add_bar(
         y=[one.hardware for one in able], x=[one.objective for one in able], orientation="h", marker={"color": "#BBBBBB"},
-        text=[f"{one.objective:,.2f}" for one in able], textposition="auto", showlegend=False,
+        text=[f"{one.objective:,.2f}" for one in able], textposition="outside", cliponaxis=False, showlegend=False,
         hovertemplate="%{y} alone: %{x:,.2f}<extra></extra>", row=1, col=1,
     )  # fmt: skip
     money = plan.objective_name == "money"
@@ -259,11 +259,16 @@ def _draw_costs(figure: Any, plan: Plan, colors: Mapping[str, str]) -> None:
         value = part.usd_per_hour if money else plan.objective * part.usd_per_hour / total
         figure.add_bar(
             y=["<b>mix</b>"], x=[value], orientation="h", name=f"{part.instances} x {part.option.name}",
-            marker={"color": colors[part.option.name]}, text=[f"{value:,.2f}" if value > 0.08 * longest else ""],
-            textposition="inside", textangle=0, legendgroup=part.option.name,
+            marker={"color": colors[part.option.name]}, textposition="inside", textangle=0, legendgroup=part.option.name,
+            text=[f"{value:,.2f}" if len(plan.parts) > 1 and value > 0.08 * longest else ""],
             hovertemplate=f"{part.option.name}: %{{x:,.2f}}, used {part.utilization:.0%}<extra></extra>", row=1, col=1,
         )  # fmt: skip
-    figure.update_xaxes(title=UNITS[plan.objective_name], rangemode="tozero", row=1, col=1)
+    figure.add_scatter(
+        y=["<b>mix</b>"], x=[plan.objective], mode="text", text=[f" <b>{plan.objective:,.2f}</b>"], hoverinfo="skip",
+        textposition="middle right", cliponaxis=False, showlegend=False, row=1, col=1,
+    )  # fmt: skip
+    figure.update_xaxes(title=UNITS[plan.objective_name], range=[0.0, 1.12 * longest], row=1, col=1)
+    figure.update_yaxes(ticksuffix=" ", row=1, col=1)
 
 
 def _draw_allocation(figure: Any, plan: Plan, colors: Mapping[str, str], place: Mapping[str, int]) -> None:

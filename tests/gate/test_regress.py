@@ -316,7 +316,7 @@ def test_without_measured_tables_it_says_so_and_refuses_an_update(
     stored(tmp_path, 0.2)
     found = outcome.compare(current, tmp_path)
     assert found.passed
-    assert "Not checked: measured runs, which is not part of this installation." in report.text(found)
+    assert "Not checked: measured runs: the tables are not part of this installation." in report.text(found)
     with pytest.raises(ScenarioError, match="lacks measured runs and measured kernels"):
         outcome.update(current, tmp_path, whole=True)
 

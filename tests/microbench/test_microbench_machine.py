@@ -163,13 +163,15 @@ def test_events_time_each_run_after_a_flush() -> None:
 
 
 def test_formats_of_gpus_follow_their_capability() -> None:
+    cuda = SimpleNamespace(cuda=SimpleNamespace(set_device=lambda index: None))
+
     def formats(major: int, minor: int) -> tuple[str, ...]:
-        return TorchDevice.on_gpu(None, Gpu(1, "g", 80, 80e9, 40e6, (major, minor))).formats
+        return TorchDevice.on_gpu(cuda, Gpu(1, "g", 80, 80e9, 40e6, (major, minor))).formats
 
     assert formats(7, 0) == ("fp32", "fp16")
     assert formats(8, 0) == ("fp32", "fp16", "bf16", "int8")
     assert "fp8" in formats(9, 0)
-    device = TorchDevice.on_gpu(None, Gpu(1, "g", 80, 80e9, 40e6, (9, 0)))
+    device = TorchDevice.on_gpu(cuda, Gpu(1, "g", 80, 80e9, 40e6, (9, 0)))
     assert device.is_gpu
     assert device.name == "cuda:1"
     assert device.cold_bytes >= 160e6
@@ -201,10 +203,11 @@ def test_power_is_the_mean_of_a_counter_or_the_median_of_readings() -> None:
 
     library = SimpleNamespace(
         NVMLError=Trouble, nvmlInit=lambda: None, nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetHandleByUUID=None,
         nvmlDeviceGetTotalEnergyConsumption=refuse, nvmlDeviceGetPowerUsage=lambda handle: 250_000,
         nvmlDeviceGetEnforcedPowerLimit=lambda handle: 700_000,
     )  # fmt: skip
-    assert at_rest(Nvml(library, 0), 0.2) == Power("NVML", 250.0, 700.0)
+    assert at_rest(Nvml(library, Gpu(0, "g", 80, 80e9, 40e6, (9, 0))), 0.2) == Power("NVML", 250.0, 700.0)
 
 
 def test_a_chain_visits_every_line_once() -> None:

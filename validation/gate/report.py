@@ -37,7 +37,7 @@ def headline(found: Outcome) -> str:
 
 def notes(found: Outcome) -> list[str]:
     """What was not checked, and what to do next."""
-    lines = [f"Not checked: {what}, which is not part of this installation." for what in found.missing]
+    lines = [f"Not checked: {what}: the tables are not part of this installation." for what in found.missing]
     if found.missing:
         lines.append("A clone of the repository has the measured tables in validation/measured/.")
     if found.stale:

@@ -77,7 +77,9 @@ class TorchDevice:
 
     @classmethod
     def on_gpu(cls, torch: Any, gpu: Gpu) -> TorchDevice:
-        """A GPU. bf16 needs capability 8.0, int8 7.5, fp8 8.9 (AMD parts report 9.x and try all)."""
+        """A GPU, which becomes torch's current one: events are recorded there. bf16 needs capability 8.0, int8 7.5, fp8 8.9
+        (AMD parts report 9.x and try all)."""
+        torch.cuda.set_device(gpu.index)
         formats = ["fp32", "fp16"]
         for name, least in (("bf16", (8, 0)), ("int8", (7, 5)), ("fp8", (8, 9))):
             if gpu.capability >= least:
@@ -116,7 +118,7 @@ class TorchDevice:
         return WallClock(self.synchronize if self.is_gpu else None)
 
     def random(self, shape: tuple[int, ...], dtype: str, copy: int = 0) -> Any:
-        """Random values: standard normal scaled by the last dimension, or whole numbers up to 8 for int8.
+        """Standard normal values, or whole numbers from -8 to 8 for int8.
 
         Cut from one pool per format, `copy` after `copy`, so that no memory is spent on each shape.
         """

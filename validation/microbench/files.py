@@ -136,9 +136,11 @@ def accelerator_file(
     of its cache, and of host copies where measured (`main`, `cache`, `to_device`, `to_host`)."""
     sources = {
         "gemm": _measured(f"fastest of torch's matrix products in that format, on {host}"),
-        "copy": _measured(f"torch's copies and sums of large and of small tensors, on {host}"),
+        "copy": _measured(f"torch's copies of a block larger than the cache and of one within it, on {host}"),
         "sys": _measured(f"as the driver of {host} reports it"),
-        "call": _measured(f"torch's smallest elementwise kernel, between events and called from Python, on {host}"),
+        "call": _measured(
+            f"a chain of torch's smallest kernels until all are done, and issuing it from Python, on {host}"
+        ),
     }
     matrix = {
         dtype: f"{in_engineering(rate, 'OP/s' if dtype.startswith('int') else 'FLOP/s', 4)} @gemm"

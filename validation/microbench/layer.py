@@ -120,8 +120,8 @@ class Layer:
         angles = np.outer(np.arange(step.past, total), 10000.0 ** (-np.arange(0, shape.head_dim, 2) / shape.head_dim))
         both = np.concatenate([angles, angles], axis=-1)
         kind = device.dtype(dtype)
-        self.cos = torch.from_numpy(np.cos(both)).to(device=device.name, dtype=kind)
-        self.sin = torch.from_numpy(np.sin(both)).to(device=device.name, dtype=kind)
+        self.cos = torch.tensor(np.cos(both), device=device.name, dtype=kind)
+        self.sin = torch.tensor(np.sin(both), device=device.name, dtype=kind)
 
     def run(self, i: int) -> Any:
         """The layer's output, (batch, tokens, hidden)."""

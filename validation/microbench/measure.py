@@ -28,6 +28,8 @@ class Findings:
     rows: list[dict[str, Any]] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     """First case of each kind that torch refused, and why."""
+    too_large: list[str] = field(default_factory=list)
+    """Cases that did not fit into the device's memory."""
 
     def table(self) -> pd.DataFrame:
         """A row per case."""
@@ -88,7 +90,9 @@ def _try(case: Case, device: TorchDevice, clock: Clock, effort: Effort, found: F
         verify()
         return sample(run, clock, effort)
     except (RuntimeError, TypeError, ValueError) as error:
-        if "out of memory" not in str(error):
+        if "out of memory" in str(error):
+            found.too_large.append(case.label)
+        else:
             found.refused[kind] = f"{case.label}: {str(error).splitlines()[0]}"
         return None
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from validation.microbench.system import Gpu
+
 RAPL = Path("/sys/class/powercap")
 
 
@@ -47,10 +49,11 @@ class Nvml:
 
     name = "NVML"
 
-    def __init__(self, nvml: Any, index: int) -> None:
+    def __init__(self, nvml: Any, gpu: Gpu) -> None:
         self.nvml = nvml
         nvml.nvmlInit()
-        self.handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        by_uuid, by_index = nvml.nvmlDeviceGetHandleByUUID, nvml.nvmlDeviceGetHandleByIndex
+        self.handle = by_uuid(gpu.uuid) if gpu.uuid else by_index(gpu.index)
 
     def joules(self) -> float | None:
         """Energy since the driver was loaded, where the GPU counts it."""
@@ -79,8 +82,8 @@ class Smi:
 
     name = "nvidia-smi"
 
-    def __init__(self, index: int) -> None:
-        self.index = index
+    def __init__(self, gpu: Gpu) -> None:
+        self.gpu = gpu
 
     def joules(self) -> float | None:
         """It counts no energy."""
@@ -95,7 +98,7 @@ class Smi:
         return self._query("power.limit")
 
     def _query(self, field: str) -> float | None:
-        command = ["nvidia-smi", f"--id={self.index}", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
+        command = ["nvidia-smi", f"--id={self.gpu.driver_id}", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
         try:
             text = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
             return float(text.strip().splitlines()[0])
@@ -136,16 +139,16 @@ class Rapl:
         return sum(limit for limit in limits if limit) * 1e-6 or None
 
 
-def gpu_meter(index: int) -> Meter | None:
+def gpu_meter(gpu: Gpu) -> Meter | None:
     """The best meter of a GPU."""
     try:
         nvml: Any = importlib.import_module("pynvml")
-        meter: Meter = Nvml(nvml, index)
+        meter: Meter = Nvml(nvml, gpu)
         if meter.watts() is not None:
             return meter
     except Exception:  # pynvml raises errors of its own where there is no driver
         pass
-    smi = Smi(index)
+    smi = Smi(gpu)
     return smi if smi.watts() is not None else None
 
 

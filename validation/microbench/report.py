@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -144,10 +143,3 @@ def _layer(outcome: Outcome) -> Table:
             f"{row['error']:+.1%}", f"{row['dispersion']:.0%}",
         )  # fmt: skip
     return table
-
-
-def save(outcome: Outcome, path: Path) -> None:
-    """The JSON form into a file."""
-    import json
-
-    path.write_text(json.dumps(to_dict(outcome), indent=1), encoding="utf-8")

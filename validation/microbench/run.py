@@ -106,16 +106,16 @@ def find_target(options: Options) -> Target:
     cpu = find_cpu()
     kind, _, index = options.device.partition(":")
     gpu = None
-    if kind == "cuda":
+    if kind == "cuda" and (index.isdigit() or options.device == "cuda"):
         gpus = find_gpus(torch)
-        wanted = int(index) if index.isdigit() else 0
+        wanted = int(index or 0)
         if torch is None or wanted >= len(gpus):
             reason = "torch is not installed" if torch is None else f"torch sees {len(gpus)} GPUs"
             raise UnsupportedError(f"--device {options.device} ({reason})", ["cpu"])
         gpu = gpus[wanted]
     elif options.device != "cpu":
         raise UnsupportedError(f"--device {options.device}", ["cpu", "cuda", "cuda:1"])
-    threads = min(options.threads or cpu.cores, max(cpu.cores, options.threads or 1))
+    threads = options.threads or cpu.cores
     own = files.slug(gpu.name) + "-measured" if gpu else files.processor_name(cpu, threads)
     return Target(
         cpu=cpu,
@@ -216,6 +216,10 @@ def _kernels(outcome: Outcome, device: TorchDevice, options: Options, progress: 
     rates = (50e9 * device.threads, 20e9) if not device.is_gpu else (20e12, 1e12)
     found = measure.run_cases(chosen, device, outcome.target.name, rates, effort, 0.25, report)
     outcome.left_out += [f"torch refused {kind}: {reason}" for kind, reason in found.refused.items()]
+    if found.too_large:
+        outcome.left_out.append(
+            f"did not fit into memory: {len(found.too_large)} cases, the first {found.too_large[0]}"
+        )
     missing = [name for name in ("bf16", "fp16", "int8", "fp8") if name not in device.formats]
     if missing:
         outcome.left_out.append(f"not native here, and not measured: {', '.join(missing)}")
@@ -255,7 +259,7 @@ def _judge(outcome: Outcome, options: Options, work: float | None, own: float, s
 
 
 def _meter(target: Target) -> Meter | None:
-    return gpu_meter(target.gpu.index) if target.gpu else processor_meter()
+    return gpu_meter(target.gpu) if target.gpu else processor_meter()
 
 
 def peaks(table: pd.DataFrame) -> dict[str, float]:

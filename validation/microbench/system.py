@@ -73,6 +73,13 @@ class Gpu:
     memory_clock_hz: float | None = None
     power_limit_w: float | None = None
     driver: str = ""
+    uuid: str = ""
+    """`GPU-...`, as the driver writes it: its tools number GPUs otherwise than torch where not all are visible."""
+
+    @property
+    def driver_id(self) -> str:
+        """What nvidia-smi knows this GPU by."""
+        return self.uuid or str(self.index)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -126,11 +133,12 @@ def find_gpus(torch: Any) -> tuple[Gpu, ...]:
     """The GPUs that torch can use; clocks and power limits from nvidia-smi where it is there."""
     if torch is None or not torch.cuda.is_available():
         return ()
-    extra = _smi()
+    described = _smi()
     found = []
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        row = extra.get(index, {})
+        uuid = f"GPU-{properties.uuid}" if getattr(properties, "uuid", None) else ""
+        row = described.get(uuid or str(index), {})
         found.append(
             Gpu(
                 index=index,
@@ -143,6 +151,7 @@ def find_gpus(torch: Any) -> tuple[Gpu, ...]:
                 memory_clock_hz=_scaled(row.get("clocks.max.memory"), 1e6),
                 power_limit_w=_scaled(row.get("power.limit"), 1.0),
                 driver=row.get("driver_version", ""),
+                uuid=uuid,
             )
         )
     return tuple(found)
@@ -160,10 +169,11 @@ def busy_seconds(root: Path = Path("/")) -> float | None:
     return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
 
 
-_SMI_FIELDS = ("index", "clocks.max.sm", "clocks.max.memory", "power.limit", "driver_version")
+_SMI_FIELDS = ("index", "uuid", "clocks.max.sm", "clocks.max.memory", "power.limit", "driver_version")
 
 
-def _smi() -> dict[int, dict[str, str]]:
+def _smi() -> dict[str, dict[str, str]]:
+    """What nvidia-smi says of each GPU, under its number and under its UUID."""
     command = ["nvidia-smi", f"--query-gpu={','.join(_SMI_FIELDS)}", "--format=csv,noheader,nounits"]
     try:
         text = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
@@ -172,7 +182,8 @@ def _smi() -> dict[int, dict[str, str]]:
     rows = [
         dict(zip(_SMI_FIELDS, (part.strip() for part in line.split(",")), strict=False)) for line in text.split("\n")
     ]
-    return {int(row["index"]): row for row in rows if row.get("index", "").isdigit()}
+    known = [row for row in rows if len(row) == len(_SMI_FIELDS)]
+    return {row["index"]: row for row in known} | {row["uuid"]: row for row in known}
 
 
 def _scaled(text: str | None, factor: float) -> float | None:
