@@ -148,10 +148,16 @@ REMAINDER = """### Kernels, on shapes that no fit has seen
 ![Error against size](images/accuracy-size.png)
 
 What error would be left if a property were known exactly, that is with the median residual of each of its groups taken
-away, property within property. The last line is a floor for any law that is smooth in the size: how far a kernel's
-residual lies from the mean of its two neighbours in size, all else equal. That much is choices between kernels from one
-size to the next, and noise of the measurement. What lies between the last two lines is bent along the size; what lies
-between the first and `bias by shape` is a matter of heads, windows, experts or weight shapes.
+away, property within property; but for the size and how full the last tile is, which stand apart from the others. The
+last lines are a floor for any law that is smooth in the size: how far a kernel's residual lies from the mean of its two
+neighbours in size, all else equal. That much is choices between kernels from one size to the next, and noise of the
+measurement. What lies between them and `bias by shape` is bent along the size; what lies between the first line and
+`bias by shape` is a matter of heads, windows, experts or weight shapes.
+
+Half of the sizes of products beyond 256 rows are one row more than whole tiles. The kernels of vLLM and SGLang for FP8
+take longer for tiles with one row than for full ones, so that a product of 257 rows may take longer than one of 512. No
+prediction follows that, because here more rows never take less time: it lies between the two. Products of 2 to 16 rows
+are one tile in those engines, whatever their number, so that the spread of their times is noise of the measurement.
 """
 SIX = """### Six figures
 

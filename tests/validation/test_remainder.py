@@ -64,3 +64,25 @@ def test_the_picture_holds_the_rows(decode: pd.DataFrame, tmp_path: Path) -> Non
     text = (tmp_path / "bands.json").read_text(encoding="utf-8")
     assert "bf16 attention, decode" in text
     assert "bf16 GEMM" not in text
+
+
+def test_how_full_the_last_tile_is_and_what_repeats_spread() -> None:
+    sizes = pd.Series([1, 128, 129, 200, 256, 257])
+    assert list(remainder.last_tile(sizes, 128)) == ["first", "first", "one", "part", "full", "one"]
+    assert set(remainder.last_tile(sizes, 0)) == {""}
+    rows = pd.DataFrame({"n": [1, 1, 1, 2, 2, 2], "measured": [1.0, 1.0, 1.0, 2.0, 2.0, 2.0]})
+    assert remainder.spread(rows, ["n"]) == 0.0
+
+
+def test_products_are_told_apart_by_engine() -> None:
+    path = next(KERNELS.glob("h100_sxm/gemm__vllm*"))
+    table = read_table(path)
+    table["latency"] = table["latency"].where(
+        table["gemm_dtype"] == "fp8", 0.0
+    )  # dropped, and the others keep their place
+    found = kernels.compare([(path.name, table)], baseline=True).rows
+    lines = {line[0]: line[2] for line in remainder.summary(standing.kernel_residuals(found))["fp8 GEMM"]}
+    assert lines["bias by shape"] < lines["nothing"]
+    assert lines["bias by how full the last tile of 128 is"] < lines["nothing"]
+    assert {"scatter between neighbours along m, vllm", "spread of times of 2 to 16 m, one shape, vllm"} <= set(lines)
+    assert lines["spread of times of 2 to 16 m, one shape, vllm"] < 0.05
