@@ -72,7 +72,9 @@ def completed(row: Mapping[str, Any]) -> Mapping[str, Any]:
     load, samples = note[1].lower(), float(note[2])
     found = dict(row) | {
         "model": known.model,
-        "framework": VERSIONS.sub("TensorRT-LLM 2024 ", FORK.sub("vLLM", str(row.get("framework", "")))).partition("  ")[0],
+        "framework": VERSIONS.sub("TensorRT-LLM 2024 ", FORK.sub("vLLM", str(row.get("framework", "")))).partition(
+            "  "
+        )[0],
         "input_len": known.input_tokens,
         "output_len": known.output_tokens,
         "throughput_tokens_per_s": samples * known.output_tokens * known.beams,

@@ -120,7 +120,9 @@ def resolve_row(row: Mapping[str, Any], assumed_tokens: int = 0) -> Resolved:
     framework = load_engine(engine).family
     on_cpu = framework in CPU_ENGINES or bool(ON_CPU.search(stated) and not ON_GPU.search(stated))
     hardware = _named("cpu" if on_cpu else "hardware", text(row, "hardware"))
-    model = _named("model", _own_shapes().get((text(row, "source").partition("/")[0], text(row, "model")), text(row, "model")))
+    model = _named(
+        "model", _own_shapes().get((text(row, "source").partition("/")[0], text(row, "model")), text(row, "model"))
+    )
     routed = _is_routed(model)
     form = text(row, "weight_dtype") or stated_format(text(row, "model"))
     weights = weight_format(form, routed, framework in GGUF_ENGINES, _multiplied(hardware))

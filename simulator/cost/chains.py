@@ -60,4 +60,5 @@ def with_scores(graph: Graph, engine: Engine) -> Graph:
     names = {op.name for op in graph.ops}
     if not engine.score_passes or not attends or any(f"{op.name}.softmax" in names for op in attends):
         return graph
-    return unfused(graph, passes=engine.score_passes, dtype=attends[0].dtype)
+    found: Graph = unfused(graph, passes=engine.score_passes, dtype=attends[0].dtype)
+    return found

@@ -10,7 +10,7 @@ from simulator.steady import max_concurrency, steady
 from validation.endtoend import compare, in_flight
 from validation.mlperf import BENCHMARKS, completed
 from validation.residuals import stated
-from validation.rows import resolve_row
+from validation.rows import find_engine, resolve_row
 
 ROW = {
     "source": "mlperf_inference/v4.1_logs.csv", "model": "llama2-70b-99.9", "hardware": "NVIDIA H100-SXM-80GB",
@@ -57,3 +57,10 @@ def test_they_are_scored_apart() -> None:
     assert answer["metrics_assumed_load"]["tpot_s"]["n"] == 1
     assert not answer["metrics_steady"]
     assert stated(comparison.scored).empty
+
+
+def test_a_makers_build_is_no_earlier_release() -> None:
+    row = {"source": "mlperf_inference/x", "model": "llama2-70b-99", "hardware": "MI300X", "n_devices": 8,
+           "framework": "vLLM 0.4.3+rocm614, PyTorch 2.3.0", "notes": "Offline; samples/s=80.0"}  # fmt: skip
+    assert find_engine(str(completed(row)["framework"])) == "vllm"
+    assert find_engine(str(completed(row | {"framework": "vLLM 0.5.2"})["framework"])) == "vllm-v0"

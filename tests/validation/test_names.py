@@ -80,7 +80,8 @@ def test_what_a_name_states() -> None:
         ("TurboMind", "lmdeploy"), ("ExLlama V2", "exllamav2"), ("exllama", "exllama"), ("MLC-LLM", "mlc-llm"),
         ("MLC LLM 2023", "mlc-llm-2023"), ("ONNX Runtime GenAI", "onnxruntime"), ("OpenVINO 2024.1", "openvino"),
         ("Ollama 0.3", "llama.cpp"), ("llama.cpp (CUDA)", "llama.cpp"), ("llama-cpp-python", "llama.cpp"),
-        ("HF Transformers + bitsandbytes", "hf"), ("optimum-habana", "optimum-habana"), ("T-MAC (CPU)", "t-mac"),
+        ("HF Transformers + bitsandbytes", "hf"), ("PyTorch 2.1 eager", "hf-2023"), ("PyTorch 2.4 eager", "hf"),
+        ("Hugging Face (2023)", "hf-2023"), ("optimum-habana", "optimum-habana"), ("T-MAC (CPU)", "t-mac"),
         ("rknn-llm", "rknn-llm"), ("Jetpack 6.0, TensorRT 10.1, CUDA 12.2", "tensorrt-llm"), ("mlx-lm 0.20", "mlx"),
         ("DeepSpeed MII 0.2", "deepspeed"), ("SambaNova Cloud", "native"), ("TinyChat", "tinychat"),
     ],
@@ -106,6 +107,16 @@ def test_formats(name: str, bits: float) -> None:
     wide = 4 if bits > 16 else 2
     expected = [(plain - 2 * kept) * bits / 16 + kept * wide for kept in (ends, ends / 2)]
     assert min(abs(stored / value - 1.0) for value in expected) < 0.02
+
+
+def test_inputs_have_four_bits_where_the_device_multiplies_them() -> None:
+    def prompt_s(hardware: str, dtype: str) -> float:
+        row = {**ROW, "hardware": hardware, "weight_dtype": dtype, "input_len": 4096, "batch": 4}
+        return predict(resolve_row(row).scenario).ttft_s
+
+    assert prompt_s("B200", "nvfp4") < prompt_s("B200", "fp8")
+    assert prompt_s("H100", "nvfp4") > prompt_s("H100", "fp8")
+    assert prompt_s("B200", "w4a16_nvfp4") > prompt_s("B200", "nvfp4")
 
 
 def test_formats_that_nothing_is_known_of_are_refused() -> None:
