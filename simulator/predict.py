@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from simulator.cost.chains import with_scores
-from simulator.cost.efficiency import Engine, efficiency, unsplit
+from simulator.cost.efficiency import Engine, divided, efficiency
 from simulator.cost.layout import HostRow
 from simulator.cost.price import hourly_price
 from simulator.cost.runner import Runner, Shares, StaticBatch
@@ -80,9 +80,7 @@ class Predictor:
         parts = parts_of(machine, self.recipe.rules)
         self.placer = Placer(machine, Policy(engine.memory_fraction, engine.workspace_bytes, engine.spills), parts)
         self.options = _pinned(resolved, self.placer.preferences)
-        self._efficiency = efficiency(machine, engine, calibration)
-        if not self.recipe.splits_context:
-            self._efficiency = unsplit(self._efficiency)
+        self._efficiency = divided(efficiency(machine, engine, calibration), self.recipe.context)
         self.host = scheduled(host_row(machine, engine, resolved.parallelism.tp), self.recipe)
         self.helpers = Helpers(resolved.scenario, self.recipe, machine, parallelism.tp * parallelism.dp)
         self.graph = shard(model.graph, parallelism)

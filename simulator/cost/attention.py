@@ -171,9 +171,10 @@ def _decode(
     The cache is split by a rule, into parts of `split_keys` of all positions that a sequence holds as long as they give
     `split_waves` waves of blocks at most, and no more than `split_root` allows (parts beyond the window cost `block_s`
     only); or, without a rule, by the best plan, whose splits fill 1 to 4 waves and take as long as `least_tiles` tiles
-    at least. Splits are summed in a further pass of `reduction_s`. Heads of uneven size take `uneven_s` more; queries
-    that have to be sorted by KV head first (all but those of one head or one sequence) `regroup_s`; a cache in 8 bits
-    may first be expanded to 16, which takes `convert` vector operations per element of a key and a value.
+    at least; or `even`ly, so that all cores have as many tiles as the others. Splits are summed in a further pass of
+    `reduction_s`. Heads of uneven size take `uneven_s` more; queries that have to be sorted by KV head first (all but
+    those of one head or one sequence) `regroup_s`; a cache in 8 bits may first be expanded to 16, which takes `convert`
+    vector operations per element of a key and a value.
     """
     floor_s = row.floor_s + uneven * row.uneven_s
     if group > 1.0 and heads > 1.0 and sequences > 1.0:
@@ -222,6 +223,10 @@ def _decode(
     # All plans stream the same, so that of those that split the least busy one is the fastest.
     least = busy
     least_compute = compute
+    if row.even > 0.0:
+        keys = math.ceil(math.ceil(tiles) * blocks / unit.cores) * row.key_tile
+        least = min(least, keys * per_key + row.block_s)
+        least_compute = keys * arithmetic
     for plan in range(1, MOST_WAVES + 1):
         splits = min(row.most_splits, math.floor(plan * unit.cores / blocks))
         if splits > 1.0:

@@ -9,11 +9,16 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from simulator import catalog
 from simulator.cost.calibrated import NO_TABLE, NO_TILE, rounding_row, tabled_row, tile_rows
 from simulator.cost.reached import (
+    NARROW_DECODE,
+    NARROW_PREFILL,
     NUM_EXPERTS,
+    SINGLE,
+    USUAL,
     DecodeRow,
     Efficiency,
     ExpertsRow,
@@ -366,6 +371,22 @@ def _experts(
     )
 
 
-def unsplit(found: Efficiency) -> Efficiency:
-    """The same kernels, but decode attention leaves each sequence and KV head to one core, however long its context."""
-    return found._replace(decode=tuple(row._replace(most_splits=1.0, split_keys=0.0) for row in found.decode))
+def divided(found: Efficiency, context: Literal["engine", "whole", "even"]) -> Efficiency:
+    """The kernels with another way to divide a long context in decode.
+
+    `whole`: the kernel of prompts, with a block for each query head; over latents the same kernels without splits. `even`:
+    the same kernels, with as many tiles for each core.
+    """
+    if context == "engine":
+        return found
+    rows = tuple(row._replace(most_splits=1.0, split_keys=0.0) for row in found.decode)
+    if context == "even":
+        return found._replace(decode=tuple(row._replace(even=1.0) for row in rows))
+    for which, prompt in ((USUAL, USUAL), (SINGLE, USUAL), (NARROW_DECODE, NARROW_PREFILL)):
+        kernel = found.prefill[prompt]
+        whole = rows[which]._replace(
+            compute=kernel.compute, softmax=kernel.softmax, group_tile=kernel.query_tile, key_tile=kernel.key_tile,
+            block_s=kernel.block_s, floor_s=kernel.floor_s, group_limit=1.0, lanes=0.0, least_blocks=-1.0,
+        )  # fmt: skip
+        rows = (*rows[:which], whole, *rows[which + 1 :])
+    return found._replace(decode=rows)

@@ -56,6 +56,8 @@ class DecodeRow(NamedTuple):
     """0 where the kernel reads the cache as it is."""
     least_blocks: float = -1.0
     """-1 where the engine has one kernel for each case."""
+    even: float = 0.0
+    """1 where all cores get as many tiles, whatever the blocks."""
 
 
 class RoundingRow(NamedTuple):

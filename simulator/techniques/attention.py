@@ -108,8 +108,16 @@ def per_head(graph: Graph, *, reread: Fraction = 0.0) -> Graph:
 
 @primitive("attention.unsplit", once="how attention divides the context")
 def unsplit(recipe: Recipe) -> Recipe:
-    """Decode attention gives each sequence and KV head to one core, however long the context (FlashAttention-2)."""
-    return replace(recipe, splits_context=False)
+    """The kernel of prompts decodes too: each sequence and query head is a block of one core, however long the context,
+    which multiplies a whole tile of query rows for the one that there is (FlashAttention-2, arXiv 2307.08691)."""
+    return replace(recipe, context="whole")
+
+
+@primitive("attention.balanced", once="how attention divides the context")
+def balanced(recipe: Recipe) -> Recipe:
+    """Every core takes the same number of tiles of keys, across sequences and heads; what belongs together is summed in a
+    further pass (Lean Attention, arXiv 2405.10480)."""
+    return replace(recipe, context="even")
 
 
 @primitive("attention.chunked", keeps=("weight_bytes", "cache_bytes"), lowers=("flops",))

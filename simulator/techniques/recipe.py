@@ -140,8 +140,8 @@ class Recipe:
     operating: Operating = field(default_factory=Operating)
     training: tuple[tuple[str, object], ...] = ()
     """Options of a training step, by the names of `TrainingScenario`."""
-    splits_context: bool = True
-    """Decode attention divides a long context among cores."""
+    context: Literal["engine", "whole", "even"] = "engine"
+    """How decode attention divides a long context among cores: as the engine's kernels do, not at all, or evenly."""
     formats: tuple[tuple[str, str], ...] = ()
     """Number formats that some unit has to multiply in, and the file and line that asked for it."""
     budgets: tuple[tuple[int, str], ...] = ()
@@ -152,7 +152,12 @@ class Recipe:
     @property
     def plain(self) -> bool:
         """Nothing but the graphs differs from the model as it is."""
-        return not self.rules and self.schedule == Schedule() and self.operating == Operating() and self.splits_context
+        return (
+            not self.rules
+            and self.schedule == Schedule()
+            and self.operating == Operating()
+            and self.context == "engine"
+        )
 
     def with_graph(self, graph: object) -> Recipe:
         """This recipe with another main graph."""

@@ -185,3 +185,32 @@ def test_outliers_in_a_matrix_of_their_own_cost_a_kernel_and_no_more_bytes(tmp_p
     more = timed(tmp_path, narrow + "\n  - quantization.sparse_path: {share: 0.05}")
     assert more.tpot_s >= beside.tpot_s
     assert more.ttft_s >= beside.ttft_s
+
+
+@pytest.mark.parametrize(("model", "tp"), [("llama-2-7b", 1), ("llama-2-7b", 4), ("llama-3-8b", 1), ("llama-3-8b", 8)])
+@pytest.mark.parametrize("tokens", [256, 4096, 65536])
+def test_cores_that_share_a_context_evenly_are_never_slower(model: str, tp: int, tokens: int) -> None:
+    """Than the engine's own kernels; on long contexts not than that of prompts either, which has a shorter prologue."""
+    asked = {"engine": "native", "devices": tp, "tp": tp, "batch": 1, "input_tokens": tokens, "max_context": 10**6}
+    ways = ((), ("lean-attention",), ("unsplit-attention",))
+    usual, even, whole = (
+        sim.predict(model=model, hardware="a100-sxm4-80gb", output_tokens=2, techniques=way, **asked).tpot_s
+        for way in ways
+    )
+    assert even <= usual * (1 + 1e-9)
+    assert even <= whole * (1 + 1e-9) or tokens < 4096
+
+
+def test_few_heads_leave_cores_idle() -> None:
+    """At 512K of context a rank's 32, 16 and 8 heads are so many blocks: the fewer, the more cores stand idle."""
+    gains = []
+    for tp in (1, 2, 4):
+        asked = {"engine": "native", "devices": tp, "tp": tp, "input_tokens": 2**19, "max_context": 10**7}
+        whole, even = (
+            sim.predict(
+                model="llama-2-7b", hardware="a100-sxm4-80gb", output_tokens=2, techniques=(way,), **asked
+            ).tpot_s
+            for way in ("unsplit-attention", "lean-attention")
+        )
+        gains.append(whole / even)
+    assert 1.5 < gains[0] < gains[1] < gains[2] < 108 / 8
