@@ -72,8 +72,8 @@ def quantity_in(metric: str, unit: str, stated: str) -> str | None:
 
     >>> quantity_in("throughput_abs", "TFLOPS", ""), quantity_in("throughput_gain", "x", "decoding throughput")
     ('flop_per_s_per_device', 'decode_tokens_per_s')
-    >>> quantity_in("latency_speedup", "x", "prefill and decode") is None
-    True
+    >>> quantity_in("flops_reduction", "%", "prefill stage"), quantity_in("latency_speedup", "x", "prefill and decode")
+    ('prefill_flops', None)
     """
     if (
         metric in ("other", "throughput_abs")
@@ -94,4 +94,6 @@ def quantity_in(metric: str, unit: str, stated: str) -> str | None:
     phase = phases.pop()
     if metric in ("throughput_gain", "throughput_abs"):
         return _RATES[phase]
+    if metric == "flops_reduction":
+        return f"{phase}_flops"
     return _TIMES[phase] if metric == "latency_speedup" else None
