@@ -45,7 +45,7 @@ def words(text: str) -> set[str]:
     lower = text.lower()
     joined = {re.sub(r"[.:+_-]", "", found) for found in re.findall(r"[a-z0-9]+(?:[.:+_-][a-z0-9]+)+", lower)}
     parts = set(re.findall(r"[0-9][a-z0-9.]*[a-z0-9]|[0-9]|[a-z]+", lower))
-    plain = {_NUMBERS.get(word, word) for word in parts | {word for word in joined if re.match(r"[a-z0-9]{3}", word)}}
+    plain = {_NUMBERS.get(word, word) for word in parts | {word for word in joined if re.match(r"[a-z0-9]{2}", word)}}
     return {re.sub(r"(?<=[a-z]{3})(ing|ed|s)$", "", word) for word in plain - _COMMON}
 
 
@@ -72,10 +72,14 @@ def quantity_in(metric: str, unit: str, stated: str) -> str | None:
 
     >>> quantity_in("throughput_abs", "TFLOPS", ""), quantity_in("throughput_gain", "x", "decoding throughput")
     ('flop_per_s_per_device', 'decode_tokens_per_s')
-    >>> quantity_in("latency_speedup", "x", "prefill and decode") is None
-    True
+    >>> quantity_in("flops_reduction", "%", "prefill stage"), quantity_in("latency_speedup", "x", "prefill and decode")
+    ('prefill_flops', None)
     """
-    if metric in ("other", "throughput_abs") and (named := meaning(unit)) and named.quantity in ("mfu", "slo_scale"):
+    if (
+        metric in ("other", "throughput_abs")
+        and (named := meaning(unit))
+        and named.quantity in ("mfu", "slo_scale", "traffic_bytes")
+    ):
         return named.quantity
     if metric == "throughput_abs" and "flop" in unit.lower():
         return "flop_per_s_per_device"
@@ -90,4 +94,6 @@ def quantity_in(metric: str, unit: str, stated: str) -> str | None:
     phase = phases.pop()
     if metric in ("throughput_gain", "throughput_abs"):
         return _RATES[phase]
+    if metric == "flops_reduction":
+        return f"{phase}_flops"
     return _TIMES[phase] if metric == "latency_speedup" else None

@@ -97,7 +97,8 @@ def _judged(paper: str, claim: ClaimSpec, stated: str, against: str) -> Row:
         tried = []
         for scenario in group:
             asked = _as_measured(claim, alike, scenario, stated)
-            found = _outcomes(_at_one_batch(claim.metric, scenario), asked, form == "absolute")
+            even = _at_one_batch(claim.metric, scenario)
+            found = _outcomes(even, asked, form == "absolute") or _outcomes(even, claim, form == "absolute")
             if found:
                 tried.append((scenario, asked, found))
         if form != "absolute" and claimed > 1.0:
@@ -164,16 +165,25 @@ def _unlike(metric: str, scenario: ScenarioSpec) -> bool:
 
 def _at_one_batch(metric: str, scenario: ScenarioSpec) -> ScenarioSpec:
     """A scenario that gives the technique a batch of its own, with that of the baseline, for ratios of times or bytes."""
-    if not _unlike(metric, scenario) or not isinstance(scenario.baseline.get("batch"), int):
+    if not _unlike(metric, scenario) or scenario.baseline.get("train") or "fleet" in scenario.baseline:
         return scenario
+    batch = scenario.baseline.get("batch", 1)
+    if batch == "max":
+        try:
+            batch = max(1, round(points(scenario)[0].baseline.value("max_batch")))
+        except SimulatorError:
+            return scenario
     technique = {key: value for key, value in scenario.technique.items() if key != "batch"}
     vary = {key: values for key, values in scenario.vary.items() if key != "batch"}
-    return scenario.model_copy(update={"technique": technique, "vary": vary})
+    changed = {"baseline": {**scenario.baseline, "batch": batch}, "technique": technique, "vary": vary}
+    return scenario.model_copy(update=changed)
 
 
 def _as_measured(claim: ClaimSpec, alike: list[ClaimSpec], scenario: ScenarioSpec, stated: str) -> ClaimSpec:
     """The claim with the quantity that the paper's own claims on the metric compare, or else that its words ask for."""
     own = [other for other in alike if other.quantity not in (None, "fits") and other.scenario]
+    if claim.metric in ABSOLUTE:
+        own = [other for other in own if _dimension(other.unit) == _dimension(claim.unit)]
     near = next((other for other in own if other.scenario == scenario.name), own[0] if own else None)
     if claim.quantity:
         return claim
@@ -185,6 +195,11 @@ def _as_measured(claim: ClaimSpec, alike: list[ClaimSpec], scenario: ScenarioSpe
             meant = f"{'decode' if scenario.baseline.get('output_tokens', 1) > 1 else 'prefill'}.{meant}"
         return claim.model_copy(update={"quantity": meant}) if meant else claim
     return claim.model_copy(update={"quantity": near.quantity})
+
+
+def _dimension(unit: str) -> tuple[bool, bool]:
+    """What sets rates of operations and shares apart from tokens per second."""
+    return "flop" in unit.lower(), unit.startswith("%")
 
 
 def usual_unit(metric: str, value: Any) -> str:

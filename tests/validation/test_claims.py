@@ -14,7 +14,7 @@ from simulator.errors import SpecError, UnknownNameError
 from validation.claimspec import ClaimSpec
 from validation.further import evaluate_further
 from validation.papers import find, papers
-from validation.verdicts import VERDICTS, claim_files, claimed_value, evaluate, load_claims, verdict
+from validation.verdicts import VERDICTS, Row, claim_files, claimed_value, evaluate, load_claims, verdict
 
 
 def claim(**values: object) -> ClaimSpec:
@@ -112,6 +112,72 @@ def test_further_claims_prefer_the_baseline_they_name(tmp_path: Path) -> None:
     file.write_text("\n".join(json.dumps(row) for row in rows))
     found = [row.scenario for row in evaluate_further(file)]
     assert found == ["against-flexgen", "against-accelerate", "offload"]
+
+
+def further(tmp_path: Path, *claims: dict[str, object]) -> list[Row]:
+    file = tmp_path / "more.jsonl"
+    file.write_text("\n".join(json.dumps({"value": 2.0, "bound": "exact", **claim}) for claim in claims))
+    return evaluate_further(file)
+
+
+def test_further_claims_find_scenarios_by_name(tmp_path: Path) -> None:
+    rows = further(
+        tmp_path,
+        {
+            "id": "kvquant#9",
+            "metric": "max_context",
+            "value": 10_000_000,
+            "model": "LLaMA-7B",
+            "hardware": "8-GPU system",
+        },
+        {"id": "llm-in-a-flash#9", "metric": "latency_speedup", "hardware": "GPU"},
+        {"id": "alisa#9", "metric": "throughput_gain", "baseline": "vLLM", "conditions": "single GPU-CPU system"},
+        {"id": "dfloat11#9", "metric": "max_context", "unit": "x longer", "conditions": "fixed memory budget"},
+        {"id": "cpu-llm-parallel-batching#9", "metric": "throughput_gain", "conditions": "4 workers on NUMA nodes"},
+        {"id": "cpu-llm-parallel-batching#9", "metric": "throughput_gain", "conditions": "unaccelerated"},
+    )
+    assert [row.scenario for row in rows] == ["eight-gpus", "gpu", "against-vllm", "context", "workers", None]
+
+
+def test_further_claims_are_of_the_phase_and_unit_that_they_name(tmp_path: Path) -> None:
+    whole, decode, rate, tokens = further(
+        tmp_path,
+        {"id": "cskv#9", "metric": "throughput_gain", "conditions": "4-bit"},
+        {"id": "cskv#9", "metric": "throughput_gain", "conditions": "4-bit, decoding"},
+        {"id": "deepspeed-inference#9", "metric": "throughput_abs", "value": 84, "unit": "TFLOPS", "hardware": "A6000"},
+        {
+            "id": "deepspeed-inference#9",
+            "metric": "throughput_abs",
+            "value": 84,
+            "unit": "tokens/s",
+            "hardware": "A6000",
+        },
+    )
+    assert whole.predicted != decode.predicted
+    assert rate.claimed == 84e12
+    assert rate.predicted is not None
+    assert tokens.predicted is not None
+    assert rate.predicted > 1e9 * tokens.predicted
+
+
+def test_a_context_that_fits_is_no_longest_context(tmp_path: Path) -> None:
+    claimed = {"id": "tailorkv#9", "metric": "max_context", "unit": "k tokens", "hardware": "RTX 3090"}
+    same, longer = further(tmp_path, {**claimed, "value": 128}, {**claimed, "value": 640})
+    assert same.verdict == "predicted"
+    assert longer.predicted is not None
+    assert same.predicted is not None
+    assert longer.predicted > same.predicted
+
+
+def test_further_claims_compare_at_one_batch_and_survive_a_single_token(tmp_path: Path) -> None:
+    batch, single = further(
+        tmp_path,
+        {"id": "a2ats#9", "metric": "kv cache size"},
+        {"id": "diffrate#9", "metric": "decode throughput"},
+    )
+    assert batch.predicted is not None
+    assert batch.predicted > 0.5, "the technique's own batch is eleven times the baseline's"
+    assert single.verdict == "silent"
 
 
 def test_paper_command(tmp_path: Path) -> None:
