@@ -81,9 +81,9 @@ class Predictor:
         self.placer = Placer(machine, Policy(engine.memory_fraction, engine.workspace_bytes, engine.spills), parts)
         self.options = _pinned(resolved, self.placer.preferences)
         self._efficiency = divided(efficiency(machine, engine, calibration), self.recipe.context)
-        self.host = scheduled(host_row(machine, engine, resolved.parallelism.tp), self.recipe)
-        self.helpers = Helpers(resolved.scenario, self.recipe, machine, parallelism.tp * parallelism.dp)
         self.graph = shard(model.graph, parallelism)
+        self.host = scheduled(host_row(machine, engine, parallelism.tp, self.graph), self.recipe)
+        self.helpers = Helpers(resolved.scenario, self.recipe, machine, parallelism.tp * parallelism.dp)
         self.runner = self._runner(self.graph, parallelism.pp)
         sides = [shard(graph, parallelism) for graph in (model.encoder, model.vision) if graph is not None]
         self._side_runners = [self._runner(graph, 1) for graph in sides]
@@ -304,8 +304,10 @@ class Predictor:
         return per_hour / 3600.0 / tokens_per_s * 1e6
 
 
-def host_row(machine: Machine, engine: Engine, ranks: int = 1) -> HostRow:
-    """What an engine's host adds to a step on a machine, to each of whose tensor-parallel ranks it hands inputs."""
+def host_row(machine: Machine, engine: Engine, ranks: int = 1, graph: Graph | None = None) -> HostRow:
+    """What an engine's host adds to a step of a graph on a machine; it hands inputs to each tensor-parallel rank."""
+    # Of each layer with routed experts, one op brings the rows together again.
+    routed = sum(op.repeat for op in graph.ops if op.routing and op.name.endswith("combine")) if graph else 0.0
     graphs = not engine.graph_architectures or machine.architecture in engine.graph_architectures
     return HostRow(
         step_s=engine.host_step_s,
@@ -318,6 +320,9 @@ def host_row(machine: Machine, engine: Engine, ranks: int = 1) -> HostRow:
         graph_decode=float((engine.graph_decode and graphs) or engine.ideal),
         graph_prefill=float((engine.graph_prefill and graphs) or engine.ideal),
         max_tokens=engine.max_batched_tokens,
+        request_s=engine.host_request_s,
+        ahead=float(engine.forms_ahead),
+        issue_s=engine.host_routed_s * routed,
     )
 
 

@@ -37,7 +37,7 @@ STATED = ("ttft_s", "tpot_s", "output_tokens_per_s", "total_tokens_per_s", "powe
 HOST = frozenset(
     {
         "host_step_s", "host_prefill_s", "host_per_sequence_s", "stream_per_sequence_s", "stream_step_s",
-        "kernel_host_factor", "kernel_gap_s",
+        "host_request_s", "host_routed_s", "kernel_host_factor", "kernel_gap_s",
     }
 )  # fmt: skip
 """Fields of an engine that a predictor's rows of ops do not depend on."""
@@ -159,7 +159,9 @@ def _predictor(family: Family, values: Values) -> Predictor:
     resolved = family.resolved
     engine = replace(resolved.engine, **_part(values, "engine."))
     if family.made is not None and all(key.removeprefix("engine.") in HOST for key in values):
-        family.made.host = scheduled(host_row(resolved.machine, engine, resolved.parallelism.tp), family.made.recipe)
+        family.made.host = scheduled(
+            host_row(resolved.machine, engine, resolved.parallelism.tp, family.made.graph), family.made.recipe
+        )
         family.made.runner.rehost(family.made.host)
         return family.made
     own = {key: value for key, value in values.items() if not key.startswith("engine.")}

@@ -24,6 +24,7 @@ from simulator.scenario import Scenario, load_model
 from validation.devicenames import find_device
 from validation.formats import cache_format, weight_format
 from validation.modelnames import find_model, stated_format
+from validation.settings import settled
 
 COLUMNS = ("source", "model", "hardware", "framework")
 """Columns that a table must have; all others may be absent or empty."""
@@ -124,12 +125,15 @@ def resolve_row(row: Mapping[str, Any], assumed_tokens: int = 0) -> Resolved:
         "model", _own_shapes().get((text(row, "source").partition("/")[0], text(row, "model")), text(row, "model"))
     )
     routed = _is_routed(model)
-    form = text(row, "weight_dtype") or stated_format(text(row, "model"))
+    formats = {column: text(row, column) for column in ("weight_dtype", "kv_dtype")}
+    if RANDOM.search(notes) and not ALIKE.search(notes):
+        formats = settled(formats, framework, model, hardware)
+    form = formats["weight_dtype"] or stated_format(text(row, "model"))
     weights = weight_format(form, routed, framework in GGUF_ENGINES, _multiplied(hardware))
     if weights.refusal:
         raise Unresolved(weights.refusal)
     try:
-        kv_dtype = cache_format(text(row, "kv_dtype"))
+        kv_dtype = cache_format(formats["kv_dtype"])
     except KeyError:
         raise Unresolved(f"cache format '{text(row, 'kv_dtype')}'") from None
     parts = degrees(row, routed, by_layers=framework in GGUF_ENGINES)

@@ -54,6 +54,9 @@ class Engine:
     host_per_sequence_s: float
     stream_per_sequence_s: float
     stream_step_s: float
+    host_request_s: float
+    host_routed_s: float
+    forms_ahead: bool
     kernel_host_factor: float
     kernel_gap_s: float
     graph_decode: bool
@@ -145,6 +148,9 @@ def _load_engine(path: Path, stamp: int) -> Engine:
         host_per_sequence_s=spec.host_per_sequence.value,
         stream_per_sequence_s=spec.stream_per_sequence.value if spec.stream_per_sequence else 0.0,
         stream_step_s=spec.stream_step.value if spec.stream_step else 0.0,
+        host_request_s=spec.host_request.value if spec.host_request else 0.0,
+        host_routed_s=spec.host_routed.value if spec.host_routed else 0.0,
+        forms_ahead=spec.forms_ahead,
         kernel_host_factor=spec.kernel_host_factor.value,
         kernel_gap_s=spec.kernel_gap.value,
         graph_decode=spec.graph_decode,

@@ -233,6 +233,12 @@ class HostRow(NamedTuple):
     """To stream a token of one sequence to its client, in the process that forms the steps."""
     stream_step_s: float = 0.0
     """That this process takes longer over a step while it serves clients."""
+    request_s: float = 0.0
+    """That a request waits for beside the device's work before its first token, when serving."""
+    ahead: float = 0.0
+    """Steps that are formed and launched while one runs: a request that arrives meanwhile waits for them too."""
+    issue_s: float = 0.0
+    """To issue a step without a graph, beyond `kernel_s` for each kernel."""
     hidden_copy: float = 1.0
     """Share of the copies from further memories that proceeds beside the rest."""
 

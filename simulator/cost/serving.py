@@ -110,6 +110,9 @@ def serve(
     prompts come as many at a time as a step takes in the later ones, and where decodes wait for prompts, waves never part.
     If lengths differ (`waves.spread`), they part: see `parted`. A client's next request then comes during a step and waits
     for the rest of it.
+
+    Before its first step a request is away for `request_s`, and for the step that was formed before it came (`ahead`), if
+    others run meanwhile; where steps are full of prompts it would have queued for as long.
     """
     host = t.host
     parts = waves.each > 0.0 and waves.spread > 0.0
@@ -185,10 +188,17 @@ def serve(
     elif alike:
         first *= 0.5 * (1.0 + fitting / own)
     first += first_s
+    mean_s = (cycle - first_s) / (starts + steps)
+    away = host.request_s
+    if not (alike and rides <= 0.0):
+        away += host.ahead * min(1.0, own - 1.0) * mean_s
+    away = max(0.0, away - (starting - prompts) * starts * start_s)
+    first += away
+    cycle += away / own
     answer[V_CYCLE] = cycle / loops
     answer[V_TTFT] = first
     answer[V_TPOT] = max(0.0, own * cycle - first) / max(1.0, output - 1.0)
-    answer[V_STEP] = (cycle - first_s) / (starts + steps)
+    answer[V_STEP] = mean_s
     answer[V_DECODE] = step_s
     answer[V_PROMPT] = start_s
     answer[V_SHARE] = max(0.0, 1.0 - needed / own * step_s / cycle)

@@ -315,4 +315,5 @@ def step_seconds(totals: Floats, host: HostRow, sequences: float, decoding: bool
     if (host.graph_decode if decoding else host.graph_prefill) > 0.0:
         return float(device_seconds(totals, host) + waited)
     kernels = totals[R_KERNELS]
-    return float(max(device_seconds(totals, host) + kernels * host.gap_s, kernels * host.kernel_s) + waited)
+    issued = kernels * host.kernel_s + host.issue_s
+    return float(max(device_seconds(totals, host) + kernels * host.gap_s, issued) + waited)

@@ -70,7 +70,7 @@ class _Lowering:
             for thread in THREADS:
                 first.leave(thread + lane, [begun])
         kernels = sum(terms.kernels * float(terms.op.repeat) for terms in self.ops)
-        issue_s = 0.0 if self.graph else kernels * self.host.kernel_s
+        issue_s = 0.0 if self.graph else kernels * self.host.kernel_s + self.host.issue_s
         if issue_s > 0.0 and self.policy.host == "analytic":
             self.net.task("launches of the step", self.thread, issue_s, kind="launch", after=[begun])
         self._make_room()

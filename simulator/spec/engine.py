@@ -75,6 +75,14 @@ class EngineSpec(Spec):
     stream_step: Time | None = None
     """Further host time per step when serving, for each device of a tensor-parallel group: that process also hands each its
     inputs and waits for them, in turn with the server; 0 where it is not given."""
+    host_request: Time | None = None
+    """When serving, what a request waits for before its prompt can be part of a step, beside the device's work: parsing,
+    tokenising, handing over between processes, and its first token's way back; 0 where it is not given."""
+    host_routed: Time | None = None
+    """Further host time to issue one layer's routed experts where no graph is replayed: routing, sorting and rounding are
+    chains of small kernels; 0 where it is not given."""
+    forms_ahead: bool = False
+    """The next step is formed and launched while one runs: a request that arrives meanwhile waits for that step too."""
     kernel_host_factor: Fraction
     """Host time to issue one kernel, over the device's own `host_launch`, where no graph is replayed."""
     kernel_gap: Time

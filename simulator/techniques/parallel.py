@@ -58,8 +58,8 @@ def check(model: Model, parallelism: Parallelism) -> None:
 
 
 def shard(graph: Graph, parallelism: Parallelism) -> Graph:
-    """What one rank of a pipeline's whole length computes: tensor and expert shards of every layer, and the collectives among
-    ranks that do not hold the same tokens.
+    """What one rank of a pipeline's whole length computes: tensor and expert shards of every layer; and its collectives,
+    but for exchanges among ranks that hold the same tokens.
 
     Pipeline stages divide the layers, not the ops: a stage holds and computes 1/pp of the repeats (see `stage_share`).
     """

@@ -151,3 +151,13 @@ def test_footprint_agrees_with_the_graph(model: Model, tp: int, sequences: int, 
     assert weight_bytes(graph) == pytest.approx(resident["weight"])
     kept = resident.get("kv", 0.0) + resident.get("state", 0.0)
     assert sequences * cache_size(graph).bytes_of(tokens) == pytest.approx(kept)
+
+
+@pytest.mark.parametrize(
+    ("tp", "dp", "ep", "exchanged"), [(8, 1, 8, False), (8, 1, 2, False), (2, 4, 8, True), (1, 8, 8, True)]
+)
+def test_tokens_are_exchanged_among_experts_of_other_replicas_alone(tp: int, dp: int, ep: int, exchanged: bool) -> None:
+    """Attention's all-reduce leaves all tokens on every tensor-parallel rank, and the one behind the experts sums."""
+    part = shard(load_model("qwen3-235b-a22b").graph, Parallelism(tp=tp, dp=dp, ep=ep))
+    assert any(op.axis == "ep" for op in part.ops) is exchanged
+    assert any(op.collective == "all_reduce" for op in part.ops) is (tp > 1)

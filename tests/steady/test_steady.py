@@ -46,6 +46,9 @@ def test_littles_law(deployment: Predictor, concurrency: int, lengths: tuple[int
 def test_one_request_is_a_static_batch_of_one(deployment: Predictor) -> None:
     if deployment.schedule.chunk_tokens or deployment.resolved.parallelism.dp > 1:
         pytest.skip("the static batch is divided in another way")
+    resolved = deployment.resolved
+    if resolved.engine.host_request_s:
+        deployment = Predictor(replace(resolved, engine=replace(resolved.engine, host_request_s=0.0)))
     state = steady(deployment, concurrency=1, input_tokens=700, output_tokens=120)
     alone = deployment.predict(1, 700, 120)
     for name in ("ttft_s", "tpot_s", "e2el_s", "output_tokens_per_s", "power_w", "energy_j_per_output_token"):

@@ -1,0 +1,40 @@
+"""Settings that a benchmark's scripts state and its table does not."""
+
+from simulator import catalog
+from validation.rows import resolve_row
+from validation.settings import SETTINGS, settled
+
+ROW = {
+    "source": "aiconfigurator_silicon_e2e/silicon_sample.csv",
+    "model": "meta-llama/Llama-3.1-70B",
+    "hardware": "H200-SXM",
+    "framework": "trtllm nan",
+    "weight_dtype": "fp8",
+    "tp": 4,
+    "batch": 8,
+    "input_len": 1024,
+    "output_len": 1024,
+}
+STEADY = "agg; id={}; attention_dp=1.0; concurrency=8; random ISL/OSL (InferenceMAX-style ratio) steady serving"
+
+
+def test_scripts_state_the_format_of_a_cache() -> None:
+    found = resolve_row(ROW | {"notes": STEADY.format("2026_04_06_llama_3_1_70b_h200_sxm_trtllm_fp8_agg")})
+    assert found.scenario.kv_dtype == "fp8"
+
+
+def test_other_sources_and_stated_columns_are_left_alone() -> None:
+    assert resolve_row(ROW).scenario.kv_dtype is None
+    other = "meta_llama_llama_3_1_70b_meta_llama_llama_3_1_70b_h200_sxm_trtllm_agg"
+    assert resolve_row(ROW | {"notes": STEADY.format(other)}).scenario.kv_dtype is None
+    stated = {"kv_dtype": "int8", "weight_dtype": "bf16"}
+    assert settled(stated, "tensorrt-llm", "deepseek-v3", "h200-sxm-141gb") == stated
+
+
+def test_settings_are_of_known_engines_and_models() -> None:
+    import pandas as pd
+
+    table = pd.read_csv(SETTINGS, keep_default_na=False)
+    assert set(table["framework"]) - {""} <= set(catalog.index("engine"))
+    assert set(table["model"]) - {""} <= set(catalog.index("model"))
+    assert table["source"].str.len().min() > 0
