@@ -15,7 +15,7 @@ from simulator.cost.layout import R_COPY, R_TIME
 from simulator.cost.steps import device_seconds
 from simulator.result import OpCost, Prediction
 from simulator.run import BatchRun
-from simulator.views.text import duration
+from simulator.views.text import axis_unit, duration
 
 COLOURS = {
     "compute": "#0072B2", "memory": "#D55E00", "cache": "#E69F00", "link": "#009E73", "copy": "#CC79A7",
@@ -187,7 +187,7 @@ def _draw(
 ) -> list[dict[str, Any]]:
     """Draws a panel; returns its title and its numbers, as annotations."""
     limit = max(_sum(parts), _sum(before)) or 1.0
-    factor, unit = _unit(limit)
+    factor, unit = axis_unit(limit)
     _draw_bars(figure, parts, number, factor)
     if before:
         figure.add_vline(
@@ -252,10 +252,3 @@ def _ticks(end: float, least: int) -> list[float]:
     power = 10.0 ** math.floor(math.log10(end / least))
     step = next(digit * power for digit in (5.0, 2.0, 1.0) if least * digit * power <= end)
     return [step * i for i in range(int(end / step) + 1)]
-
-
-def _unit(seconds: float) -> tuple[float, str]:
-    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "us")):
-        if seconds * factor >= 1.0:
-            return factor, unit
-    return 1e9, "ns"
