@@ -44,6 +44,8 @@ class SpecError(SimulatorError):
 
 FEW = 20
 """Names that an error lists where no command does."""
+OFFERED = 3
+"""Names near to a misspelt one that an error offers."""
 
 
 class UnknownNameError(SimulatorError):
@@ -117,17 +119,17 @@ class ImportFormatError(SimulatorError):
     """A foreign file (config.json, ONNX, ...) that cannot be read as what it claims to be."""
 
 
-def close_matches(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
-    """The `limit` names of `known` nearest to `name`, without regard to case.
+def close_matches(name: str, known: Iterable[str]) -> list[str]:
+    """The `OFFERED` names of `known` nearest to `name`, without regard to case.
 
     >>> close_matches("A1O0", ["a100", "h100", "t4"])
     ['a100', 'h100']
     """
     by_lower = {candidate.lower(): candidate for candidate in known}
     wanted = name.lower()
-    near = difflib.get_close_matches(wanted, by_lower, n=limit, cutoff=0.5)
+    near = difflib.get_close_matches(wanted, by_lower, n=OFFERED, cutoff=0.5)
     inside = [candidate for candidate in sorted(by_lower) if wanted in candidate and candidate not in near]
-    return [by_lower[candidate] for candidate in (near + inside)[:limit]]
+    return [by_lower[candidate] for candidate in (near + inside)[:OFFERED]]
 
 
 def shorten(path: str | Path) -> str:

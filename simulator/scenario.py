@@ -5,6 +5,7 @@ Resolves names to objects and refuses what cannot be, before anything is compute
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -148,8 +149,7 @@ def named_files(scenario: Scenario) -> list[str]:
         catalog.find("hardware", scenario.hardware),
         *(catalog.find("technique", name.partition(":")[0]) for name in scenario.techniques),
     ]
-    found.append(Path(scenario.model) if scenario.model.endswith(".onnx") else catalog.find("model", scenario.model))
-    return [str(path) for path in found]
+    return [str(path) for path in (*found, model_path(scenario.model))]
 
 
 def prepared(scenario: Scenario) -> Recipe:
@@ -168,11 +168,19 @@ def training_options(model: str, techniques: tuple[str, ...]) -> dict[str, Any]:
 
 
 def load_model(name: str) -> Model:
-    """The model that a name, an alias, or the path of a model file, `config.json` or ONNX file stands for."""
+    """The model that a name, an alias, or the path of a model file, `config.json`, its folder or ONNX file stands for."""
+    path = model_path(name)
+    return _load_model(path, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+def model_path(name: str) -> Path:
+    """The file that `load_model` reads. Raises UnknownNameError."""
     from simulator import catalog
 
-    path = Path(name) if name.endswith(".onnx") else catalog.find("model", name)
-    return _load_model(path, path.stat().st_mtime_ns if path.exists() else 0)
+    inside = Path(name) / "config.json"
+    if ("/" in name or os.sep in name) and inside.is_file():
+        return inside
+    return Path(name) if name.endswith(".onnx") else catalog.find("model", name)
 
 
 @lru_cache(maxsize=128)

@@ -143,11 +143,13 @@ def summary(as_json: bool, hardware: str | None) -> None:
     \b
     ridgeline validate summary --hardware h100-sxm5-80gb
     """
+    from simulator import catalog
     from simulator.views.document import as_text
     from validation.summary import interval_records, stored, summary_tables
 
     found = {**stored(), "intervals": interval_records()}
     if hardware is not None:
+        hardware = catalog.find("hardware", hardware).stem
         kept = {name: [row for row in found[name] if row["hardware"] == hardware] for name in ("runs", "kernels")}
         found = {**found, **kept}
     if as_json:

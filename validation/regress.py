@@ -52,6 +52,8 @@ def command(
     from validation.gate import outcome, report, store
 
     folder = baselines or store.FOLDER
+    if not update:
+        outcome.require(folder)
     current = compute(only or PARTS, scenarios)
     if update:
         try:

@@ -50,7 +50,8 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
-    """Write CSV or Parquet, by the suffix. Raises ImportFormatError for another one."""
+    """Write CSV or Parquet, by the suffix; its folder is made if need be. Raises ImportFormatError for another suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
         frame.to_parquet(path, index=False)
     elif path.suffix == ".csv":

@@ -89,7 +89,6 @@ def _front(found: list[dict[str, Any]], objectives: list[str], html: Path | None
         from simulator.views.export import write_figure
         from simulator.views.plan import pareto_figure
 
-        html.parent.mkdir(parents=True, exist_ok=True)
         write_figure(pareto_figure(found, objectives), html)
         click.echo(f"written: {html}", err=True)
     return [record for record in found if record["pareto"]]

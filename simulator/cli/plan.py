@@ -51,7 +51,6 @@ def command(
         from simulator.views.export import write_figure
         from simulator.views.plan import plan_figure
 
-        html.parent.mkdir(parents=True, exist_ok=True)
         write_figure(plan_figure(answer), html)
         written.append(html)
     if csv is not None:

@@ -34,7 +34,10 @@ class Watts(click.ParamType[float]):
 
 
 WORK: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
-    (("--model",), {"required": True, "help": "Name, alias, or path of a model file, config.json or ONNX file."}),
+    (
+        ("--model",),
+        {"required": True, "help": "Name, alias, or path of a model file, config.json, its folder or ONNX file."},
+    ),
     (("--batch",), {"type": int, "default": 1, "show_default": True, "help": "Sequences that run together."}),
     (("--input", "input_tokens"), {"type": int, "default": 512, "show_default": True, "help": "Prompt tokens."}),
     (("--output", "output_tokens"), {"type": int, "default": 128, "show_default": True, "help": "Generated tokens."}),

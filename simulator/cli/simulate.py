@@ -97,7 +97,6 @@ def command(
         from simulator.views.export import write_figure
         from simulator.views.timeline import timeline_figure
 
-        html.parent.mkdir(parents=True, exist_ok=True)
         write_figure(timeline_figure(simulation), html)
         written.append(html)
     if as_json:

@@ -50,11 +50,6 @@ class Model:
         """Weights of all graphs."""
         return sum(graph.parameters() for graph in self.graphs())
 
-    def head_counts(self) -> tuple[int, int]:
-        """The smallest numbers of query and KV heads of any attention in the graph; (0, 0) without attention."""
-        counts = [(op.heads, op.kv_heads) for op in self.graph.ops if op.kind == "attention"]
-        return (min(c[0] for c in counts), min(c[1] for c in counts)) if counts else (0, 0)
-
 
 def model_from_architecture(architecture: Architecture) -> Model:
     """The graphs of an architecture.

@@ -133,16 +133,13 @@ def norm(
     )
 
 
-def all_reduce(
-    name: str, width: int, *, dtype: str, repeat: float = 1, block: str = "other", rows: Amount = TOKENS
-) -> Op:
+def all_reduce(name: str, width: int, *, dtype: str, block: str = "other", rows: Amount = TOKENS) -> Op:
     """The sum over tensor-parallel ranks of a partial result of `width` per row."""
     message = Tensor("message", "activation", dtype, read=rows * width)
     return Op(
         name,
         "collective",
         (message,),
-        repeat=repeat,
         dtype=dtype,
         rows=rows,
         n=width,

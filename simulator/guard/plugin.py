@@ -54,13 +54,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     from_files = session.config.stash.get(_UPDATES, {})
     if not from_files:
         return
+    from simulator.errors import SimulatorError
     from simulator.guard.check import guards, read_stored, stored_beside, write_stored
 
     for path, found in from_files.items():
         target = stored_beside(path)
         try:
             known = read_stored(target)
-        except Exception:
+        except SimulatorError:
             known = {}
         write_stored(target, {**known, **found}, [guard.name for guard in guards(path) if guard.tolerance is not None])
         session.config.stash[_WRITTEN].append(target)

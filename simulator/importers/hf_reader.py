@@ -146,7 +146,7 @@ class Config:
             return None
         return value
 
-    def child(self, key: str, defaults: Mapping[str, Any] | None = None, family: str | None = None) -> Config:
+    def child(self, key: str, defaults: Mapping[str, Any] | None = None) -> Config:
         """A nested config, on top of `defaults` where the family has some; without them it must be there."""
         value = self.data.get(key)
         if value is None and defaults is None:
@@ -155,7 +155,7 @@ class Config:
             self.problem(f"'{self.path}{key}' must be a mapping, not {value!r} ({type(value).__name__})")
             value = None
         merged = {**(defaults or {}), **{k: v for k, v in (value or {}).items() if v is not None}}
-        return Config(merged, family or self.family, f"{self.path}{key}.", self.problems)
+        return Config(merged, self.family, f"{self.path}{key}.", self.problems)
 
     def dtype(self) -> str:
         """Format of the published weights; a config that names none was saved as float32, the HF default."""

@@ -7,6 +7,7 @@ where each offending value stands.
 from __future__ import annotations
 
 import json
+import re
 import types
 import typing
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from simulator.errors import Problem, SpecError, close_matches, shorten
 
@@ -81,12 +83,36 @@ def place(path: Path, *keys: str | int) -> tuple[int, int]:
     return _place(_compose(path), keys)
 
 
+_WANTED = {
+    "string_type": "text", "list_type": "a list", "dict_type": "a mapping of keys", "model_type": "a mapping of keys",
+    "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
+    "float_type": "a number", "float_parsing": "a number", "bool_type": "true or false", "bool_parsing": "true or false",
+}  # fmt: skip
+"""pydantic's kind of error -> what a value of another form should have been."""
+_CHOSEN = re.compile(r"(function-|constrained-).*|str|int|float|(list|dict|tuple)\[.*")
+"""Parts of a location that are not keys of the file, but which form of a value pydantic tried."""
+
+
+def _location(detail: ErrorDetails) -> tuple[str | int, ...]:
+    """The keys that lead to the value."""
+    return tuple(part for part in detail["loc"] if not (isinstance(part, str) and _CHOSEN.fullmatch(part)))
+
+
 def _problems(error: ValidationError, kind: type[Spec], path: Path) -> list[Problem]:
     root = _compose(path)
     found = []
-    for detail in error.errors(include_url=False):
-        location = tuple(part for part in detail["loc"] if not str(part).startswith(("function-", "constrained-")))
+    details = error.errors(include_url=False)
+    places = {_location(detail) for detail in details}
+    for detail in details:
+        location = _location(detail)
         message = detail["msg"]
+        if detail["type"] in _WANTED:
+            if any(place[: len(location)] == location and place != location for place in places):
+                continue  # the value has another of its possible forms, and what is wrong there is said
+            forms = [
+                _WANTED[other["type"]] for other in details if _location(other) == location and other["type"] in _WANTED
+            ]
+            message = f"{' or '.join(dict.fromkeys(forms))} is needed, not {_shown(detail['input'])}"
         if detail["type"] == "extra_forbidden":
             near = close_matches(str(location[-1]), _known_keys(kind, location[:-1]))
             message = f"unknown key '{location[-1]}'" + (f"; did you mean '{near[0]}'?" if near else "")
@@ -97,6 +123,13 @@ def _problems(error: ValidationError, kind: type[Spec], path: Path) -> list[Prob
         line, column = _place(root, location)
         found.append(Problem(shorten(path), line, column, ".".join(map(str, location)), message))
     return sorted(set(found), key=lambda problem: (problem.line, problem.column))
+
+
+def _shown(value: Any) -> str:
+    """A value as an error names it: short ones as they are, others by their kind."""
+    if isinstance(value, str | int | float):
+        return f"'{value}'"
+    return {"list": "a list", "dict": "a mapping", "NoneType": "nothing"}.get(type(value).__name__, "this")
 
 
 def _compose(path: Path) -> Any:

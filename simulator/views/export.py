@@ -27,7 +27,11 @@ _TO_SVG = """Plotly.toImage(document.querySelector('.plotly-graph-div'), {format
 
 
 def write_figure(figure: Any, path: Path) -> None:
-    """Write a Plotly figure as the suffix, .html, .json, .png or .svg, says. Raises UnsupportedError without a browser."""
+    """Write a Plotly figure as the suffix, .html, .json, .png or .svg, says, into a folder that is made if need be.
+
+    Raises UnsupportedError for a picture without a browser.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".png":
         path.write_bytes(_browse(figure, "png"))
     elif path.suffix == ".svg":

@@ -121,6 +121,18 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds >= 600 else in_engineering(seconds, "s")
 
 
+def axis_unit(seconds: float) -> tuple[float, str]:
+    """For an axis of so many seconds: what they are multiplied by, and the unit that they then have.
+
+    >>> axis_unit(0.25), axis_unit(4e-5)
+    ((1000.0, 'ms'), (1000000.0, 'us'))
+    """
+    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "us")):
+        if seconds * factor >= 1.0:
+            return factor, unit
+    return 1e9, "ns"
+
+
 def plain(value: float) -> str:
     """A number of things, to three digits.
 

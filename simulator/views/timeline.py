@@ -6,6 +6,7 @@ resource are drawn as one bar; pieces of one op with pauses between them as bars
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from simulator.events.layout import PICOSECONDS
 from simulator.events.simulation import Simulation
 from simulator.events.timeline import Timeline
-from simulator.views.text import duration, scenario_line
+from simulator.views.text import axis_unit, duration, scenario_line
 
 WIDTH = 1360
 PALETTE = (
@@ -135,29 +136,38 @@ def timeline_figure(simulation: Simulation, only: str | None = None) -> Any:
     for row, one in enumerate(further, start=4):
         window = (0, int(np.sort(one.schedule.end)[: 16 * len(one.schedule.net.resources)].max()))
         _draw_spans(figure, one, _rows(one), {}, (row, 1), window, WIDTH * 0.8)
-    names_of = simulation.prediction.provenance
     if only is not None:
-        figure.update_layout(
-            template="plotly_white", height=int(sum(heights) + 270), barmode="overlay", bargap=0.25,
-            margin={"l": 4, "r": 30, "t": 34, "b": 100}, hoverlabel={"align": "left"},
-            font={"family": "Helvetica, Arial, sans-serif", "size": 12, "color": "#222222"},
-            legend={"orientation": "h", "x": 0.0, "y": -55.0 / (sum(heights) + 136.0), "yanchor": "top",
-                    "traceorder": "normal"},
-        )  # fmt: skip
-        figure.update_yaxes(automargin=True)
-        figure.update_annotations(font_size=13, xanchor="left", x=0.0)
-        return figure
+        _lay_out_alone(figure, sum(heights))
+    else:
+        _lay_out(figure, sum(heights), simulation, timelines)
+    return figure
+
+
+def _lay_out_alone(figure: Any, high: float) -> None:
+    """One step as wide as its page, which has the title."""
+    figure.update_layout(
+        template="plotly_white", height=int(high + 270), barmode="overlay", bargap=0.25,
+        margin={"l": 4, "r": 30, "t": 34, "b": 100}, hoverlabel={"align": "left"},
+        font={"family": "Helvetica, Arial, sans-serif", "size": 12, "color": "#222222"},
+        legend={"orientation": "h", "x": 0.0, "y": -55.0 / (high + 136.0), "yanchor": "top", "traceorder": "normal"},
+    )  # fmt: skip
+    figure.update_yaxes(automargin=True)
+    figure.update_annotations(font_size=13, xanchor="left", x=0.0)
+
+
+def _lay_out(figure: Any, high: float, simulation: Simulation, timelines: Sequence[Timeline]) -> None:
+    """All steps side by side under a title; the heading of each panel begins where the panel does."""
+    named = simulation.prediction.provenance
+    steps = "; ".join(
+        f"{t.label} step {duration(t.seconds)} (closed form {duration(t.closed_form_s)})" for t in timelines
+    )
     figure.update_layout(
         title={
-            "text": f"<b>Timeline: {names_of['model']} on {names_of['hardware']}, engine {names_of['engine']}</b><br>"
-            f"<span style='font-size:13px'>{scenario_line(simulation.prediction)}; "
-            + "; ".join(
-                f"{t.label} step {duration(t.seconds)} (closed form {duration(t.closed_form_s)})" for t in timelines
-            )
-            + "</span>",
+            "text": f"<b>Timeline: {named['model']} on {named['hardware']}, engine {named['engine']}</b><br>"
+            f"<span style='font-size:13px'>{scenario_line(simulation.prediction)}; {steps}</span>",
             "x": 0.01, "y": 0.985, "yanchor": "top",
         },
-        template="plotly_white", width=WIDTH, height=int(sum(heights) + 320), barmode="overlay", bargap=0.25,
+        template="plotly_white", width=WIDTH, height=int(high + 320), barmode="overlay", bargap=0.25,
         margin={"l": 150, "r": 40, "t": 110, "b": 90}, hoverlabel={"align": "left"},
         font={"family": "Helvetica, Arial, sans-serif", "size": 12, "color": "#222222"},
         legend={"orientation": "h", "x": 0.0, "y": -0.06, "yanchor": "top", "traceorder": "normal"},
@@ -165,7 +175,6 @@ def timeline_figure(simulation: Simulation, only: str | None = None) -> Any:
     figure.update_annotations(font_size=13, xanchor="left")
     for number, annotation in enumerate(figure.layout.annotations):
         annotation.x = figure.layout[f"xaxis{number + 1 if number else ''}"].domain[0]
-    return figure
 
 
 def _rows(timeline: Timeline) -> list[str]:
@@ -187,13 +196,6 @@ def _reach(members: list[Span], begin: float, end: float) -> list[tuple[str, flo
     return [(resource, first, last) for resource, _, first, last in found]
 
 
-def _scale(seconds: float) -> tuple[float, str]:
-    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "us")):
-        if seconds * factor >= 1.0:
-            return factor, unit
-    return 1e9, "ns"
-
-
 def _draw_spans(
     figure: Any,
     timeline: Timeline,
@@ -208,7 +210,7 @@ def _draw_spans(
 
     row, column = place
     begin, end = window[0] / PICOSECONDS, window[1] / PICOSECONDS
-    factor, unit = _scale(end - begin)
+    factor, unit = axis_unit(end - begin)
     blocks = {terms.op.name: terms.op.block for terms in timeline.ops.values()}
     grouped: dict[str, list[Span]] = {}
     for span in spans(timeline, window):
@@ -267,7 +269,7 @@ def _draw_spans(
 def _draw_use(figure: Any, timeline: Timeline, names: list[str], column: int) -> None:
     import plotly.graph_objects as go
 
-    factor, unit = _scale(timeline.seconds)
+    factor, unit = axis_unit(timeline.seconds)
     position = {resource.name: at for at, resource in enumerate(timeline.schedule.net.resources)}
     edges = np.linspace(0.0, timeline.seconds * factor, BINS + 1)
     figure.add_trace(
@@ -288,7 +290,7 @@ def _draw_use(figure: Any, timeline: Timeline, names: list[str], column: int) ->
 def _draw_power(figure: Any, timeline: Timeline, column: int) -> None:
     import plotly.graph_objects as go
 
-    factor, unit = _scale(timeline.seconds)
+    factor, unit = axis_unit(timeline.seconds)
     edges, watts = timeline.power(BINS)
     known = {trace.name for trace in figure.data}
     middle = ((edges[1:] + edges[:-1]) / 2 * factor).tolist()

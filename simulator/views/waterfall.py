@@ -15,7 +15,7 @@ from simulator.cost.layout import R_COPY, R_TIME
 from simulator.cost.steps import device_seconds
 from simulator.result import OpCost, Prediction
 from simulator.run import BatchRun
-from simulator.views.text import duration
+from simulator.views.text import axis_unit, duration
 
 COLOURS = {
     "compute": "#0072B2", "memory": "#D55E00", "cache": "#E69F00", "link": "#009E73", "copy": "#CC79A7",
@@ -186,11 +186,24 @@ def _draw(
     figure: Any, parts: Sequence[Part], before: Sequence[Part], number: int, narrow: bool
 ) -> list[dict[str, Any]]:
     """Draws a panel; returns its title and its numbers, as annotations."""
-    shifts = _NARROW if narrow and before else _COLUMNS
-    whole = _sum(parts)
-    limit = max(whole, _sum(before)) or 1.0
-    factor, unit = _unit(limit)
-    earlier = {(p.kind, p.name): p.seconds for p in before}
+    limit = max(_sum(parts), _sum(before)) or 1.0
+    factor, unit = axis_unit(limit)
+    _draw_bars(figure, parts, number, factor)
+    if before:
+        figure.add_vline(
+            x=_sum(before) * factor, line={"color": "#222222", "dash": "dash", "width": 1.5}, row=number, col=1
+        )
+    ticks = _ticks(limit * factor, 1 if narrow else 2)
+    figure.update_yaxes(autorange="reversed", ticksuffix="  ", row=number, col=1)
+    figure.update_xaxes(
+        range=[0, limit * factor * 1.01], tickvals=ticks, ticktext=[f"{tick:g} {unit}" for tick in ticks], tickangle=0,
+        gridcolor="#E6E6E6", zerolinecolor="#888888", row=number, col=1,
+    )  # fmt: skip
+    return _numbers(parts, before, f"y{number if number > 1 else ''}", _NARROW if narrow and before else _COLUMNS)
+
+
+def _draw_bars(figure: Any, parts: Sequence[Part], number: int, factor: float) -> None:
+    """A bar per term, each from where the one before it ends; `factor` turns seconds into the axis's unit."""
     bases, at = [], 0.0
     for part in parts:
         bases.append(at * factor)
@@ -204,38 +217,21 @@ def _draw(
         ],
         hoverinfo="text", row=number, col=1,
     )  # fmt: skip
-    if before:
-        figure.add_vline(
-            x=_sum(before) * factor, line={"color": "#222222", "dash": "dash", "width": 1.5}, row=number, col=1
-        )
-    figure.update_yaxes(autorange="reversed", ticksuffix="  ", row=number, col=1)
-    figure.update_xaxes(
-        range=[0, limit * factor * 1.01], tickvals=_ticks(limit * factor, 1 if narrow else 2),
-        ticktext=[f"{tick:g} {unit}" for tick in _ticks(limit * factor, 1 if narrow else 2)], tickangle=0,
-        gridcolor="#E6E6E6", zerolinecolor="#888888", row=number, col=1,
-    )  # fmt: skip
-    axis = f"y{number if number > 1 else ''}"
+
+
+def _numbers(parts: Sequence[Part], before: Sequence[Part], axis: str, shifts: tuple[int, ...]) -> list[dict[str, Any]]:
+    """A panel's title, its sums above and each term's numbers beside its bar, in columns `shifts` pixels to the right."""
     row = {"xref": "paper", "x": 1.0, "showarrow": False, "xanchor": "right", "font": {"size": 12.5}}
-    columns = [duration(whole), "", duration(_sum(before)) if before else ""]
+    head = {**row, "yref": f"{axis} domain", "y": 1.0, "yanchor": "bottom", "yshift": 4}
+    sums = [duration(_sum(parts)), "", duration(_sum(before)) if before else ""]
     found: list[dict[str, Any]] = [
-        {
-            **row,
-            "yref": f"{axis} domain",
-            "y": 1.0,
-            "yanchor": "bottom",
-            "yshift": 4,
-            "text": f"<b>{text}</b>",
-            "xshift": shift,
-        }
-        for text, shift in zip(columns, shifts, strict=True)
-        if text
+        {**head, "text": f"<b>{text}</b>", "xshift": shift} for text, shift in zip(sums, shifts, strict=True) if text
     ]
     title = f"<b>{TITLES[parts[0].metric]}</b>" if parts else ""
-    found.append({**found[0], "xanchor": "left", "x": 0.0, "xshift": -90, "text": title, "font": {"size": 14}})
+    found.append({**head, "xanchor": "left", "x": 0.0, "xshift": -90, "text": title, "font": {"size": 14}})
     if before:
-        found.append(
-            {**found[0], "text": "<span style='color:#57606a'>baseline</span>", "xshift": shifts[2], "yshift": 20}
-        )
+        found.append({**head, "text": "<span style='color:#57606a'>baseline</span>", "xshift": shifts[2], "yshift": 20})
+    earlier = {(part.kind, part.name): part.seconds for part in before}
     for part in parts:
         old = earlier.get((part.kind, part.name), 0.0)
         texts = [
@@ -256,10 +252,3 @@ def _ticks(end: float, least: int) -> list[float]:
     power = 10.0 ** math.floor(math.log10(end / least))
     step = next(digit * power for digit in (5.0, 2.0, 1.0) if least * digit * power <= end)
     return [step * i for i in range(int(end / step) + 1)]
-
-
-def _unit(seconds: float) -> tuple[float, str]:
-    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "us")):
-        if seconds * factor >= 1.0:
-            return factor, unit
-    return 1e9, "ns"

@@ -57,6 +57,14 @@ def test_imported_file_predicts_the_same(config: Path, tmp_path: Path) -> None:
     assert mine["tpot_s"] == known["tpot_s"]
 
 
+def test_predict_takes_the_folder_too(config: Path) -> None:
+    scenario = ("--hardware", "H100", "--json")
+    whole = run("predict", "--model", str(config), *scenario)
+    assert run("predict", "--model", str(config.parent), *scenario) == whole
+    (config.parent / "empty").mkdir()
+    assert "unknown model" in run("predict", "--model", str(config.parent / "empty"), *scenario, code=2)
+
+
 def test_import_refuses_what_it_cannot_read(tmp_path: Path) -> None:
     wrong = tmp_path / "weights.safetensors"
     wrong.write_text("")

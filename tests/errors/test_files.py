@@ -43,6 +43,7 @@ def says(error: Exception, *parts: str) -> None:
         ("capacity: 80 GB", "capacity: 80 GX", ["unknown unit 'GX'", "known are B, bit"]),
         ("capacity: 80 GB", "capacity: lots", ["'lots' is not a number with a unit"]),
         ("capacity: 80 GB", "capacity: [80 GB]", ["a number with its unit is needed, not list"]),
+        ("title: Box", "title: [Box]", ["title: text is needed, not a list"]),
         ("capacity: 80 GB", "capacity: 80 GB @dz", ["source 'dz' is not in `sources`", "did you mean 'ds'?"]),
         ("kind: main", "kind: man", ["'man' is not one of"]),
         ("class: gpu", "class: gpuu", ["'gpuu' is not one of"]),

@@ -105,6 +105,15 @@ def test_bad_grids_name_the_place(tmp_path: Path) -> None:
     assert "grid.yaml:2:1" in text
     assert "did you mean 'hardware'?" in text
     assert "exactly one of `step` and `factor`" in text
+    for batch, said in (
+        ("{start: 1, stop: 4, factor: 1}", ["grid.yaml:2:28: batch.factor: Input should be greater than 1"]),
+        ("many", ["grid.yaml:2:1: batch: a list or a mapping of keys is needed, not 'many'"]),
+        ("[1, many]", ["grid.yaml:2:12: batch.1: a whole number is needed, not 'many'"]),
+    ):
+        file.write_text(f"model: [llama-3.1-8b]\nbatch: {batch}\nhardware: [A100]\n")
+        with pytest.raises(SpecError) as caught:
+            run(file)
+        assert str(caught.value).replace(f"{tmp_path}/", "").splitlines() == said
     with pytest.raises(ScenarioError, match="at least 1"):
         run({"model": ["llama-3.1-8b"], "hardware": ["A100"], "batch": [0]})
     with pytest.raises(ScenarioError, match=r"\.parquet or \.csv"):

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
+from simulator.cli.main import main
 from simulator.cost.efficiency import find_calibration
 from simulator.errors import ScenarioError
 from simulator.mapping.machine import load_machine
@@ -165,6 +167,16 @@ def test_the_picture_draws_every_device_and_engine(stored: pd.DataFrame, tmp_pat
     assert sum(len(trace.x) for trace in figure.data if trace.name) < 8000
     with pytest.raises(ScenarioError, match="--plot"):
         write_plot("runs", rows, tmp_path / "runs.gif")
+
+
+def test_the_summary_of_a_device_goes_by_any_of_its_names() -> None:
+    found = CliRunner().invoke(main, ["validate", "summary", "--hardware", "H100", "--json"])
+    assert found.exit_code == 0, found.output
+    answer = json.loads(found.stdout)
+    assert {row["hardware"] for row in answer["runs"] + answer["kernels"]} == {"h100-sxm5-80gb"}
+    refused = CliRunner().invoke(main, ["validate", "summary", "--hardware", "H1O0"])
+    assert refused.exit_code == 2
+    assert "unknown hardware 'H1O0'" in refused.stderr
 
 
 def test_an_empty_comparison_can_be_drawn() -> None:

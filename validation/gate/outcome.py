@@ -78,10 +78,15 @@ def columns_of(folder: str, name: str) -> tuple[str, ...]:
     return TRAINING if name == "training" else INFERENCE
 
 
-def compare(current: Current, folder: Path) -> Outcome:
-    """What is computed now against the baselines in a folder. Raises ImportFormatError, and ScenarioError without any."""
+def require(folder: Path) -> None:
+    """Raises ScenarioError where a folder holds no baselines."""
     if not any(folder.glob("*/*.csv")):
         raise ScenarioError(f"no baselines in {shorten(folder)}; `ridgeline regress --update` writes them")
+
+
+def compare(current: Current, folder: Path) -> Outcome:
+    """What is computed now against the baselines in a folder. Raises ImportFormatError, and ScenarioError without any."""
+    require(folder)
     moved: list[Move] = []
     found: list[Shift] = []
     asked: dict[str, Sequence[str]] = {}

@@ -24,7 +24,7 @@ from validation.microbench import cases, copies, files, fitting, layer, measure
 from validation.microbench.device import TorchDevice, load_torch
 from validation.microbench.power import Meter, Power, at_rest, gpu_meter, mean_watts, processor_meter
 from validation.microbench.processor import MeasurementError, Rate, processor_rates
-from validation.microbench.sampling import Effort, sample
+from validation.microbench.sampling import NOISY, Effort, sample
 from validation.microbench.system import Cpu, Gpu, busy_seconds, find_cpu, find_gpus
 from validation.tables import write_table
 
@@ -247,15 +247,18 @@ def _judge(outcome: Outcome, options: Options, work: float | None, own: float, s
             )
     if not len(outcome.table):
         return
-    noisy = outcome.table["dispersion"] > 0.25
+    noisy = outcome.table["dispersion"] > NOISY
     share = float(noisy.mean())
     if share > MOST_NOISY and not options.keep_noisy:
+        median = outcome.table["dispersion"].median()
         raise MeasurementError(
-            f"{share:.0%} of the measurements scatter by more than 25% (median {outcome.table['dispersion'].median():.0%}): "
+            f"{share:.0%} of the measurements scatter by more than {NOISY:.0%} (median {median:.0%}): "
             "nothing was written; stop other programs and try again, use fewer --threads, or pass --keep-noisy"
         )
     if share > 0.1:
-        outcome.warnings.append(f"{share:.0%} of the measurements scatter by more than 25%; they are not fitted to.")
+        outcome.warnings.append(
+            f"{share:.0%} of the measurements scatter by more than {NOISY:.0%}; they are not fitted to."
+        )
 
 
 def _meter(target: Target) -> Meter | None:
