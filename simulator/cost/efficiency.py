@@ -201,7 +201,12 @@ def _calibrations(paths: tuple[tuple[Path, int], ...]) -> tuple[Calibration, ...
             problems.extend(error.problems)
     if problems:
         raise SpecError(problems)
-    return tuple(loaded)
+    lent = [
+        c.model_copy(update={"devices": c.lent_to, "architectures": [], "classes": [], "tag": "transferred"})
+        for c in loaded
+        if c.lent_to
+    ]
+    return (*loaded, *lent)
 
 
 _PREFILL = PrefillRow(*[1.0] * len(PrefillRow._fields))

@@ -317,6 +317,8 @@ class Calibration(Spec):
     title: str
     devices: list[str] = Field(default_factory=list)
     """Device files it holds for. The most specific match wins: device, architecture, class."""
+    lent_to: list[str] = Field(default_factory=list)
+    """Device files that take it for want of one of their own, as `transferred`: those that run kernels of the same line."""
     architectures: list[str] = Field(default_factory=list)
     classes: list[DeviceClass] = Field(default_factory=list)
     sources: dict[str, Source]
