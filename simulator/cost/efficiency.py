@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Literal
 
 from simulator import catalog
-from simulator.cost.calibrated import NO_TABLE, NO_TILE, rounding_row, tabled_row, tile_rows
+from simulator.cost.calibrated import (
+    NO_TABLE,
+    NO_TILE,
+    decode_row,
+    expert_rows,
+    prefill_row,
+    rounding_row,
+    tabled_row,
+    tile_rows,
+)
 from simulator.cost.reached import (
     NARROW_DECODE,
     NARROW_PREFILL,
@@ -27,15 +36,7 @@ from simulator.cost.reached import (
 )
 from simulator.errors import Problem, SpecError, UnknownNameError
 from simulator.mapping.machine import Machine, Unit
-from simulator.spec.calibration import (
-    Calibration,
-    DecodeEfficiency,
-    EngineEfficiency,
-    ExpertsEfficiency,
-    GemmEfficiency,
-    GroupedEfficiency,
-    PrefillEfficiency,
-)
+from simulator.spec.calibration import Calibration, EngineEfficiency
 from simulator.spec.engine import EngineSpec, Release
 from simulator.spec.loader import load
 
@@ -272,10 +273,11 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
         gemm_floor_s=gemm.floor.value if gemm.floor else 0.0,
         reduction_s=calibration.reduction.value,
         prefill=tuple(
-            _prefill(spec or attention.prefill, compute, bandwidth, slower) for spec in (None, attention.narrow_prefill)
+            prefill_row(spec or attention.prefill, compute, bandwidth, slower)
+            for spec in (None, attention.narrow_prefill)
         ),
         decode=tuple(
-            _decode(spec or attention.decode, bandwidth, slower, clock_hz)
+            decode_row(spec or attention.decode, bandwidth, slower, clock_hz)
             for spec in (
                 None,
                 attention.single,
@@ -287,7 +289,7 @@ def efficiency(machine: Machine, engine: Engine, calibration: Calibration) -> Ef
         rounding=rounding_row(rounding, bandwidth),
         tabled=tabled_row(tabled, compute * (own.compute.value if own.compute else 1.0), bandwidth),
         tiles=tile_rows(tabled),
-        experts=_experts(experts, gemm, own, calibration, bandwidth),
+        experts=expert_rows(experts, gemm, own, calibration, bandwidth),
         elementwise_bandwidth=calibration.elementwise_bandwidth.value * bandwidth,
         scan_compute=calibration.scan_compute.value * compute,
         cache_bandwidth=calibration.cache_bandwidth.value,
@@ -303,83 +305,6 @@ def _has_graphics_memory(machine: Machine) -> bool:
     """Whether the main device's memory is GDDR."""
     main = (memory for memory in machine.memories if memory.of_main and memory.kind == "main")
     return any(memory.technology.lower().startswith("gddr") for memory in main)
-
-
-def _prefill(spec: PrefillEfficiency, compute: float, bandwidth: float, slower: float) -> PrefillRow:
-    return PrefillRow(
-        compute=spec.compute.value * compute,
-        softmax=spec.softmax.value / compute,
-        query_tile=spec.query_tile.value,
-        key_tile=spec.key_tile.value,
-        block_s=spec.block.value * slower,
-        tail=spec.tail.value,
-        bandwidth=spec.bandwidth.value * bandwidth,
-        sharpness=spec.sharpness.value,
-        floor_s=spec.floor.value * slower,
-        store=spec.store.value * bandwidth if spec.store else 0.0,
-        store_row_s=spec.store_row.value * slower if spec.store_row else 0.0,
-        from_one=1.0 if spec.from_one else 0.0,
-        uneven_s=spec.uneven.value * slower if spec.uneven else 0.0,
-    )
-
-
-def _decode(spec: DecodeEfficiency, bandwidth: float, slower: float, clock_hz: float) -> DecodeRow:
-    return DecodeRow(
-        bandwidth=spec.bandwidth.value * bandwidth,
-        core_bandwidth=spec.core_bandwidth.value,
-        key_tile=spec.key_tile.value,
-        block_s=spec.block.value * slower,
-        least_tiles=spec.least_tiles.value,
-        most_splits=spec.most_splits.value,
-        reduction_s=spec.reduction.value * slower,
-        group_tile=spec.group_tile.value,
-        group_limit=spec.group_limit.value,
-        softmax=spec.softmax.value,
-        sharpness=spec.sharpness.value,
-        floor_s=spec.floor.value * slower,
-        core_bytes_per_s=spec.core_read.value * clock_hz * bandwidth if spec.core_read else 0.0,
-        compute=spec.compute.value if spec.compute else 1.0,
-        lanes=1.0 if spec.lanes else 0.0,
-        split_keys=spec.split_keys.value if spec.split_keys else 0.0,
-        split_waves=spec.split_waves.value if spec.split_waves else 0.0,
-        split_root=spec.split_root.value if spec.split_root else 0.0,
-        uneven_s=spec.uneven.value * slower if spec.uneven else 0.0,
-        regroup_s=spec.regroup.value * slower if spec.regroup else 0.0,
-        convert=spec.convert.value if spec.convert else 0.0,
-        least_blocks=spec.least_blocks.value if spec.least_blocks else -1.0,
-    )
-
-
-def _experts(
-    spec: ExpertsEfficiency, gemm: GemmEfficiency, own: EngineEfficiency, calibration: Calibration, factor: float
-) -> tuple[ExpertsRow, ...]:
-    """The rows by number format; the plain one, at the narrow product's share of compute, where one is not given."""
-    narrow = (own.narrow_compute or gemm.narrow_compute).value
-    scaled = own.scaled_compute.value if own.scaled_compute else narrow
-
-    def row(found: GroupedEfficiency | None, share: float) -> ExpertsRow:
-        used = found or spec
-        return ExpertsRow(
-            floor_s=used.floor.value,
-            compute=used.compute.value * (1.0 if found else share),
-            bandwidth=used.bandwidth.value * factor,
-            core_bandwidth=(used.core_bandwidth or gemm.core_bandwidth).value,
-            least_rows=used.least_rows.value if used.least_rows else 16.0,
-            most_rows=used.most_rows.value if used.most_rows else 1e9,
-            passes=used.passes.value if used.passes else 0.0,
-            expert_s=used.expert.value if used.expert else 0.0,
-            sort_s=used.sort.value if used.sort else 0.0,
-            dequantize=(used.dequantize or own.dequantize or calibration.dequantize).value,
-            unsorted=1.0 if used.unsorted else 0.0,
-        )
-
-    return (
-        row(None, 1.0),
-        row(spec.narrow, narrow),
-        row(spec.scaled, scaled),
-        row(spec.packed, 1.0),
-        row(spec.floats, 1.0),
-    )
 
 
 def divided(found: Efficiency, context: Literal["engine", "whole", "even"]) -> Efficiency:
