@@ -58,8 +58,11 @@ def command(
     if html is not None and (pareto is None or html.suffix not in (".html", ".png")):
         raise ScenarioError("--html goes with --pareto, and must end in .html or .png")
 
+    devices = _listed(hardware)
+    if not devices:
+        raise ScenarioError("--hardware names nothing; give at least one name, such as --hardware A100,H100")
     base = scenario_from({**named, "hardware": ""})
-    scenarios = compare.variants(base, _listed(hardware), _listed(engines), _listed(variants))
+    scenarios = compare.variants(base, devices, _listed(engines), _listed(variants))
     found = compare.records(scenarios, sort)
     if pareto is not None:
         found = _front(found, _listed((pareto,)), html)

@@ -223,6 +223,10 @@ def test_compare_as_csv_and_table() -> None:
     assert len(table) == 3
 
 
+def test_compare_wants_hardware() -> None:
+    assert "--hardware names nothing" in refusal("compare", *LLAMA, "--hardware", " , ")
+
+
 def test_compare_refuses_an_unknown_key() -> None:
     assert "ttft_s" in refusal("compare", *LLAMA, "--hardware", "A100", "--sort", "speed")
 

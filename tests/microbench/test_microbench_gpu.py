@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -115,6 +116,16 @@ def test_a_gpu_is_measured_whole(fake: Torch, tmp_path: Path) -> None:
     assert (tmp_path / "hardware/calibration/test-gpu-measured.yaml").is_file()
     assert {row["dtype"] for row in found["layer"]} == {"bf16"}
     assert all(row["predicted_s"] > 0.0 for row in found["layer"])
+
+
+def test_a_hopper_multiplies_in_fp8_from_one_row_on(fake: Torch, tmp_path: Path) -> None:
+    fake.cuda.capability = (9, 0)
+    arguments = ["--device", "cuda", "--small", "--only", "gemm", "--out", str(tmp_path), "--keep-noisy", "--json"]
+    result = CliRunner().invoke(main, ["calibrate", *arguments])
+    assert result.exit_code == 0, result.output
+    assert not any("refused" in line for line in json.loads(result.stdout)["left_out"])
+    table = pd.read_parquet(tmp_path / "measured/test-gpu-measured/gemm.parquet")
+    assert set(table[table["gemm_dtype"] == "fp8"]["m"]) == {1, 2, 16}
 
 
 def test_copies_within_a_gpu_are_timed_by_its_events(fake: Torch, monkeypatch: pytest.MonkeyPatch) -> None:

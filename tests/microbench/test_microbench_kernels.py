@@ -95,7 +95,7 @@ def test_what_torch_refuses_is_named_once(device: TorchDevice) -> None:
 
     case = Case({"op_name": "gemm", "gemm_dtype": "fp8", "m": 1, "n": 1, "k": 1}, 1.0, 1.0, refuse)
     found = measure.run_cases([case, case], device, "here", (1e9, 1e9), QUICK, 10.0, lambda _: None)
-    assert found.refused == {"gemm fp8": "gemm fp8 1 1 1: no such kernel"}
+    assert found.refused == {"gemm fp8, few rows": "gemm fp8 1 1 1: no such kernel"}
     assert found.rows == []
 
 

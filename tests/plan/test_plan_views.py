@@ -42,8 +42,8 @@ def test_figure_shows_the_mix_and_every_type() -> None:
     bars = [trace for trace in figure.data if trace.type == "bar"]
     assert sorted(bars[0].y) == ["large", "small"]
     assert sum(bar.x[0] for bar in bars[1:]) == pytest.approx(answer.usd_per_hour)
-    assert [trace.text[0] for trace in figure.data if trace.mode == "text"] == [f" <b>{answer.usd_per_hour:.2f}</b>"]
-    points = [trace for trace in figure.data if trace.mode == "markers"]
+    total, *points = (trace for trace in figure.data if trace.type == "scatter")
+    assert total.text == (f" <b>{answer.usd_per_hour:.2f}</b>",)
     assert sum(float(trace.customdata[:, 0].sum()) for trace in points) == pytest.approx(40.0)
 
 

@@ -127,10 +127,11 @@ def cases(device: TorchDevice, sizes: Sizes, only: frozenset[str], gqa: bool) ->
 
 
 def admitted(device: TorchDevice, dtype: str, m: int, n: int, k: int) -> bool:
-    """Whether torch's product in that format takes the shape: 8-bit ones on GPUs want whole tiles."""
+    """Whether torch's product in that format takes the shape: 8-bit ones on GPUs want weights of whole tiles, and int8
+    ones more than 16 rows."""
     if not device.is_gpu or dtype not in ("int8", "fp8"):
         return True
-    return n % 16 == 0 and k % 16 == 0 and (m > 16 if dtype == "int8" else m % 16 == 0)
+    return n % 16 == 0 and k % 16 == 0 and (dtype != "int8" or m > 16)
 
 
 def gemm(m: int, n: int, k: int, dtype: str, held_out: bool = False) -> Case:
@@ -162,12 +163,14 @@ def gemm(m: int, n: int, k: int, dtype: str, held_out: bool = False) -> Case:
 
 
 def _product(device: TorchDevice, dtype: str) -> Callable[[Any, Any], Any]:
+    """The kernel that engines for inference use; fp8 with fast accumulation, as theirs."""
     torch = device.torch
     if dtype == "int8":
         return lambda x, w: torch._int_mm(x, w.t())
     if dtype == "fp8":
         one = torch.ones((), dtype=torch.float32, device=device.name)
-        return lambda x, w: torch._scaled_mm(x, w.t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16)
+        options = {"scale_a": one, "scale_b": one, "out_dtype": torch.bfloat16, "use_fast_accum": True}
+        return lambda x, w: torch._scaled_mm(x, w.t(), **options)
     return torch.nn.functional.linear  # type: ignore[no-any-return]
 
 

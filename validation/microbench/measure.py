@@ -17,6 +17,8 @@ from validation.microbench.cases import Case
 from validation.microbench.device import TorchDevice
 from validation.microbench.sampling import Clock, Effort, Sample, sample
 
+FEW_ROWS = 16
+"""Rows below which torch may refuse a product that it takes with more."""
 FRAMEWORK = "torch-eager"
 """Engine that stands for the kernels as torch runs them, one by one."""
 
@@ -83,6 +85,8 @@ def run_cases(
 
 def _try(case: Case, device: TorchDevice, clock: Clock, effort: Effort, found: Findings) -> Sample | None:
     kind = f"{case.row['op_name']} {case.row.get('gemm_dtype') or case.row.get('attn_dtype') or case.row.get('dtype')}"
+    if case.row.get("m", FEW_ROWS) < FEW_ROWS:
+        kind += ", few rows"
     if kind in found.refused:
         return None
     try:
