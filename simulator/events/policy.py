@@ -51,7 +51,9 @@ class Policy:
 
     def __post_init__(self) -> None:
         if self.chunks < 1 or self.prefetch_layers < 0:
-            raise ScenarioError("chunks must be at least 1 and prefetch_layers at least 0")
+            raise ScenarioError(
+                f"chunks must be at least 1 and prefetch_layers at least 0, not {self.chunks} and {self.prefetch_layers:g}"
+            )
         if not 0.0 <= self.recompute_cache <= 1.0:
             raise ScenarioError(f"a timeline takes recompute_cache from 0 to 1, not {self.recompute_cache}")
 

@@ -66,6 +66,7 @@ class Simulation:
         closed = {key: getattr(self.prediction, key) for key in keys}
         return {
             **{key: getattr(self, key) for key in keys},
+            "fits": self.prediction.fits,
             "closed_form": closed,
             "steps": {timeline.label: step_record(timeline) for timeline in self.timelines},
             "provenance": dict(self.prediction.provenance),

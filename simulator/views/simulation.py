@@ -8,8 +8,8 @@ from simulator.events.schedules import PipelineTimeline
 from simulator.events.simulation import Simulation
 from simulator.events.timeline import Timeline
 from simulator.units import in_engineering
-from simulator.views.document import Block, Section, Table, as_html, as_text
-from simulator.views.text import duration, plain, scenario_line
+from simulator.views.document import Block, Paragraph, Section, Table, as_html, as_text
+from simulator.views.text import counts_tokens, duration, plain, scenario_line
 
 MOST_COLUMNS = 6
 """Resources that the table of waits has a column for."""
@@ -34,10 +34,13 @@ def simulation_html(simulation: Simulation) -> str:
 
 
 def simulation_blocks(simulation: Simulation) -> list[Block]:
-    """The run, then each step."""
+    """The run, whether there is room for it, then each step."""
     blocks: list[Block] = [run_section(simulation)]
+    if simulation.prediction.advice:
+        blocks.append(Paragraph(f"It does not fit: {simulation.prediction.advice}."))
+    counted = counts_tokens(simulation.prediction)
     for timeline in simulation.steps:
-        blocks += step_blocks(timeline)
+        blocks += step_blocks(timeline, counted=counted)
     for timeline in simulation.further:
         blocks += _further_blocks(timeline)
     return blocks
@@ -60,6 +63,8 @@ def run_section(simulation: Simulation) -> Section:
     ]
     if simulation.decode is None:
         del rows[1]
+    if closed.turns > 1:
+        rows.append(("turns", str(closed.turns), "the caches of the whole batch do not fit at once"))
     return Section("Run", tuple(rows))
 
 
@@ -69,15 +74,15 @@ def _further_blocks(timeline: Timeline) -> list[Block]:
     return [Section(timeline.label.capitalize(), (row,)), resources_table(timeline), waits_table(timeline)]
 
 
-def step_blocks(timeline: Timeline) -> list[Block]:
-    """One step: its time, what differs from the closed form, its resources, and the waits."""
+def step_blocks(timeline: Timeline, *, counted: bool) -> list[Block]:
+    """One step: its time, what differs from the closed form, its resources, and the waits. `counted`: in tokens."""
     schedule = timeline.schedule
     rows = [("step", duration(timeline.seconds), f"closed form {duration(timeline.closed_form_s)}")]
     for kind, seconds in timeline.differences.items():
         rows.append((f"  {kind}", ("+" if seconds >= 0 else "-") + duration(abs(seconds)), _KINDS[kind]))
     rows.append(("energy", in_engineering(timeline.energy_j, "J"), "of one device"))
     rows.append(("tasks", f"{len(schedule):,}", f"{schedule.events:,} events simulated"))
-    title = f"{timeline.label.capitalize()} step, {plain(timeline.tokens)} tokens"
+    title = f"{timeline.label.capitalize()} step, {plain(timeline.tokens)} tokens" if counted else "One pass"
     blocks: list[Block] = [Section(title, tuple(rows)), resources_table(timeline), waits_table(timeline)]
     return blocks
 

@@ -153,14 +153,19 @@ def money(value: float | None) -> str:
     return f"{value:,.2f}" if value >= 1 else f"{value:.3g}"
 
 
+def counts_tokens(prediction: Prediction) -> bool:
+    """Whether the size of the work is a number of tokens; otherwise it is a number of samples."""
+    model = load_model(prediction.scenario.model)
+    return model.decode or (model.architecture is not None and model.architecture.fixed_tokens is None)
+
+
 def scenario_line(prediction: Prediction) -> str:
     """The shape of the work and the division among devices, in words."""
     scenario, provenance = prediction.scenario, prediction.provenance
-    model = load_model(scenario.model)
     words = [f"batch {scenario.batch}"]
-    if model.decode:
+    if load_model(scenario.model).decode:
         words.append(f"{scenario.input_tokens} tokens in, {scenario.output_tokens} out")
-    elif model.architecture is not None and model.architecture.fixed_tokens is None:
+    elif counts_tokens(prediction):
         words.append(f"{scenario.input_tokens} tokens")
     if scenario.images:
         words.append(f"{scenario.images} images each")

@@ -102,7 +102,8 @@ def test_command(tmp_path: Path) -> None:
     assert "plotly" in page.read_text()[:20000].lower()
     found = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).output)
     assert set(found) == {
-        "ttft_s", "tpot_s", "e2el_s", "output_tokens_per_s", "energy_j", "power_w", "closed_form", "steps", "provenance"
+        "ttft_s", "tpot_s", "e2el_s", "output_tokens_per_s", "energy_j", "power_w", "fits", "closed_form", "steps",
+        "provenance",
     }  # fmt: skip
     decode = found["steps"]["decode"]
     assert decode["seconds"] == pytest.approx(decode["closed_form_s"], rel=0.01)
@@ -126,3 +127,64 @@ def test_bad_input(arguments: list[str], message: str) -> None:
     assert done.exit_code == 2
     assert message in done.output
     assert "Traceback" not in done.output
+
+
+CLASSES = (
+    ("llama-3-8b", "rtx-4090"), ("llama-2-7b", "cent-32"), ("opt-6.7b", "gpu-csd"), ("llama-2-7b", "sn40l"),
+    ("ds-cnn", "stm32h743"), ("llama-2-7b", "home-cluster-wifi"), ("llama-3-8b", "jetson-agx-orin-64gb"),
+    ("llama-3.2-1b", "tpu-v5e"), ("llama-2-7b", "xeon-8480"), ("llama-2-7b", "apple-m2-ultra"),
+)  # fmt: skip
+"""A model and a machine of each class of device."""
+
+
+@pytest.mark.parametrize(("model", "hardware"), CLASSES)
+def test_every_class_of_device_has_a_chart_and_a_trace(tmp_path: Path, model: str, hardware: str) -> None:
+    """What takes the time has the longest bars, no resource is busy for longer than the step, and the trace has it all."""
+    path = tmp_path / "trace.json"
+    asked = ["--model", model, "--hardware", hardware, "--input", "64", "--output", "4", "--json", "--trace", str(path)]
+    outcome = CliRunner().invoke(main, ["simulate", *asked], catch_exceptions=False)
+    assert outcome.exit_code == 0
+    found = json.loads(outcome.output)
+    assert found["fits"]
+    assert 0.5 < found["e2el_s"] / found["closed_form"]["e2el_s"] < 2.0
+    for step in found["steps"].values():
+        shares = {name: use["busy_share"] for name, use in step["resources"].items()}
+        assert 0.3 < max(shares.values()) <= 1.0 + 1e-9
+        assert sum(use["critical_s"] for use in step["resources"].values()) == pytest.approx(step["seconds"], rel=0.02)
+        assert step["energy_j"] == pytest.approx(sum(step["ledger_j"].values()), rel=1e-6)
+    events = [event for event in json.loads(path.read_text())["traceEvents"] if event["ph"] == "X"]
+    assert len(events) > 10
+    named = {word for event in events for word in str(event["name"]).split()}
+    assert any("proj" in word or "conv" in word for word in named)
+    figure = timeline_figure(
+        simulate_scenario(Scenario(model, hardware, input_tokens=64, output_tokens=4), explain=False)
+    )
+    assert len(figure.data) > 3
+
+
+def test_what_does_not_fit_says_so() -> None:
+    asked = ["--model", "llama-3.1-405b", "--hardware", "rtx-4090", "--batch", "4", "--input", "64", "--output", "4"]
+    outcome = CliRunner().invoke(main, ["simulate", *asked], catch_exceptions=False)
+    assert outcome.exit_code == 0
+    assert "It does not fit: needs" in outcome.output
+    asked[1] = "resnet-50"
+    outcome = CliRunner().invoke(main, ["simulate", *asked], catch_exceptions=False)
+    assert "It does not fit" not in outcome.output
+    assert "One pass" in outcome.output
+    assert "64 tokens" not in outcome.output
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["--tp", "3"], "'attention'"),
+        (["--place", "kv=tape"], "tape"),
+        (["--activation-dtype", "fp3"], "fp3"),
+        (["--prefetch-layers", "-1"], "-1"),
+    ],
+)
+def test_bad_input_is_named(asked: list[str], told: str) -> None:
+    outcome = CliRunner().invoke(main, ["simulate", "--model", "llama-2-7b", "--hardware", "a100", *asked])
+    assert outcome.exit_code == 2
+    assert told in outcome.output
+    assert "Traceback" not in outcome.output

@@ -190,7 +190,7 @@ def test_outliers_in_a_matrix_of_their_own_cost_a_kernel_and_no_more_bytes(tmp_p
 @pytest.mark.parametrize(("model", "tp"), [("llama-2-7b", 1), ("llama-2-7b", 4), ("llama-3-8b", 1), ("llama-3-8b", 8)])
 @pytest.mark.parametrize("tokens", [256, 4096, 65536])
 def test_cores_that_share_a_context_evenly_are_never_slower(model: str, tp: int, tokens: int) -> None:
-    """Than the engine's own kernels; on long contexts not than that of prompts either, which has a shorter prologue."""
+    """Than the engine's kernels; on long contexts not than that of prompts either, which has a shorter prologue."""
     asked = {"engine": "native", "devices": tp, "tp": tp, "batch": 1, "input_tokens": tokens, "max_context": 10**6}
     ways = ((), ("lean-attention",), ("unsplit-attention",))
     usual, even, whole = (

@@ -25,6 +25,8 @@ from simulator.techniques.registry import QUANTITIES, primitives
 NEEDED = {
     # Limits of a machine: its clock and its power, the cores that work.
     "power.clock", "power.cap", "power.units",
+    # The bound of every way to divide a cache among cores, which none of them is faster than.
+    "attention.balanced",
     # Baselines: kernels and frameworks that papers compare with.
     "attention.kernel", "attention.unfused", "attention.unsplit", "fusion.kernel", "fusion.split", "kv_cache.grown",
     "experts.capacity", "speculative.recompute", "attention.per_head",
