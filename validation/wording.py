@@ -74,8 +74,8 @@ degrees or devices (one at a time) are left out, and predicts those (`python -m 
 are. `shipped` is the prediction of the same rows with the constants as they ship. Choices between a few forms of a
 formula, the wait of ranks (20 us for all engines of those years) and that waiting SXM modules draw what running ones
 do, were made with all rows in view and are not made again. The time per launch of a host is not fitted: it is the A100's
-by the speed of one thread of the hosts' CPUs. With one time per launch for both hosts, constants of A100 are 46% off on
-H100.
+by the speed of one thread of the hosts' CPUs; with one time per launch for both hosts, constants of one device do not
+hold on the other.
 """
 CONSTANTS = """The constants of each part; far apart, they cannot be told from one another on the runs that are left:
 """

@@ -56,6 +56,7 @@ def test_what_is_left_out_informs_no_constant(
         for family in few
     ]
     monkeypatch.setattr(folds, "runs_of", lambda stack: odd)
+    monkeypatch.setattr(folds, "ROUNDS", 1)
     rows = folds.held_out(SPLITWISE)
     assert set(rows["by"]) == {"tp", "device"}, "all runs are of one model"
     assert set(rows[rows["unseen"]]["by"]) == {"tp"}
