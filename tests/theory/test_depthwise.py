@@ -21,4 +21,4 @@ def test_lanes_take_a_filter_per_channel(hardware: str, batch: int) -> None:
         unit = table.unit_names.index(op.unit)
         lanes = min(table.rates[rows[op.op]][unit], table.units[unit].vector_flop_per_s)
         assert op.flops / table.rates[rows[op.op]][unit] <= op.time_s
-        assert op.compute_s <= 1.001 * op.flops / (lanes * table.efficiency.gemm_compute)
+        assert op.compute_s <= 2.001 * op.flops / (lanes * table.efficiency.gemm_compute)
