@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,10 +45,14 @@ def test_little(
 def test_one_in_flight_is_a_batch_of_one(
     model: Model, machine: Machine, engine: Engine, calibration: Knobs, prompt: int, output: int
 ) -> None:
-    state = served(model, machine, engine, calibration, (1, prompt, output))
-    alone = make_predictor(model, machine, engine, calibration).predict(1, prompt, output)
+    direct = replace(engine, host_request_s=0.0)
+    state = served(model, machine, direct, calibration, (1, prompt, output))
+    alone = make_predictor(model, machine, direct, calibration).predict(1, prompt, output)
     for name in ("ttft_s", "tpot_s", "e2el_s", "power_w", "energy_j_per_output_token"):
         assert getattr(state, name) == pytest.approx(getattr(alone, name), rel=1e-9), name
+    served_too = served(model, machine, engine, calibration, (1, prompt, output))
+    for name, waits in (("ttft_s", engine.host_request_s), ("tpot_s", 0.0), ("e2el_s", engine.host_request_s)):
+        assert getattr(served_too, name) == pytest.approx(getattr(alone, name) + waits, rel=1e-9), name
 
 
 @given(models(), machines(roomy=True), engines(), calibrations(), POINTS, st.sampled_from([1.01, 1.5, 10.0]))
