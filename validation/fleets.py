@@ -36,7 +36,7 @@ class Fleet:
         return _plan(str(self.values["fleet"]), tuple(sorted(changes.items())))
 
     def value(self, quantity: str) -> float:
-        """See `validation.outcomes.Side.value`; nan where the one type cannot serve the load."""
+        """See `validation.comparison.Side.value`; nan where the one type cannot serve the load."""
         plan, hardware = self.plan, self.values.get("hardware")
         if quantity not in (*MONEY, "devices"):
             raise ScenarioError(f"a fleet has no quantity '{quantity}'; it has {', '.join((*MONEY, 'devices'))}")

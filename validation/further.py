@@ -15,8 +15,9 @@ from typing import Any
 from simulator.errors import Problem, SimulatorError, SpecError, UnknownNameError, shorten
 from validation.claimspec import ClaimsFile, ClaimSpec, ScenarioSpec
 from validation.claimwords import likeness, quantity_in, words
+from validation.comparison import Comparison
 from validation.metricnames import known_metrics, meaning
-from validation.outcomes import ABSOLUTE, LOWER, Comparison
+from validation.outcomes import ABSOLUTE, LOWER
 from validation.verdicts import Row, claimed_value, judge, load_claims, points, row_of, verdict
 
 WORDS = ("model", "hardware", "conditions")

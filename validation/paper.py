@@ -79,7 +79,8 @@ def metrics(scenario: Any) -> dict[str, dict[str, float | None]]:
     import math
 
     from simulator.errors import SimulatorError
-    from validation.outcomes import QUANTITIES, TIMED, comparisons
+    from validation.comparison import comparisons
+    from validation.outcomes import QUANTITIES, TIMED
     from validation.training_step import TRAINING
 
     first = next(iter(comparisons(scenario)))

@@ -46,7 +46,7 @@ class Simulated(Inference):
         return simulate_scenario(self.scenario, self.policy, explain=False)
 
     def value(self, quantity: str) -> float:
-        """See `Side.value`; also busy.RESOURCE and critical.RESOURCE of the decode step, or prefill-busy.RESOURCE."""
+        """See `comparison.Side.value`; also busy.RESOURCE and critical.RESOURCE of the decode step, or prefill-busy.RESOURCE."""
         if quantity.startswith("cascade_"):
             return self._cascade_value(quantity)
         kind, dot, resource = quantity.partition(".")
@@ -151,7 +151,7 @@ class SimulatedTraining(Training):
             raise ScenarioError(f"timeline of a training step: {error}") from None
 
     def value(self, quantity: str) -> float:
-        """See `Side.value`."""
+        """See `validation.comparison.Side.value`."""
         run = self.step
         found = {
             "step_s": run.seconds, "e2el_s": run.seconds, "mfu": run.mfu, "flop_per_s_per_device": run.model_flop_per_s,

@@ -29,7 +29,7 @@ class Training:
         return predict_training(TrainingScenario(**self.values))
 
     def value(self, quantity: str) -> float:
-        """See `Side.value`."""
+        """See `validation.comparison.Side.value`."""
         answer = self.prediction
         if quantity == "max_batch":
             return largest(lambda size: self._fits(micro_batch=size), 4096)

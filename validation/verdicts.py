@@ -16,7 +16,8 @@ from typing import Any
 from simulator.errors import Problem, SimulatorError, SpecError, UnknownNameError, shorten
 from simulator.spec.loader import load, place
 from validation.claimspec import ClaimsFile, ClaimSpec, Form, ScenarioSpec
-from validation.outcomes import ABSOLUTE, Comparison, comparisons
+from validation.comparison import Comparison, comparisons
+from validation.outcomes import ABSOLUTE
 
 FOLDER = Path(__file__).resolve().parent / "claims"
 TOLERANCE = 0.25

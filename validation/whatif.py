@@ -14,7 +14,8 @@ from simulator.mapping.machine import Machine
 from simulator.predict import Predictor
 from simulator.scenario import Scenario, resolve
 from validation.claimspec import ClaimSpec, ScenarioSpec
-from validation.outcomes import Comparison, Inference, Side, frozen
+from validation.comparison import Comparison, Side, frozen
+from validation.outcomes import Inference
 from validation.verdicts import TOLERANCE, claimed_value, smaller_is_better
 
 AXES: dict[str, tuple[float, ...]] = {

@@ -6,8 +6,8 @@ import pytest
 
 from simulator.errors import ScenarioError
 from validation.claimspec import ScenarioSpec
+from validation.comparison import comparisons
 from validation.fleets import Fleet
-from validation.outcomes import comparisons
 
 
 def test_a_mix_costs_no_more_than_one_type() -> None:

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from simulator.cli.main import main
 from simulator.errors import ScenarioError
 from validation.claimspec import ScenarioSpec
-from validation.outcomes import Comparison, comparisons
+from validation.comparison import Comparison, comparisons
 from validation.simulated import Simulated, SimulatedTraining
 from validation.verdicts import claim_files, load_claims
 
