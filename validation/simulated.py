@@ -24,7 +24,8 @@ from simulator.events.swaps import SwapTimeline, simulate_swaps
 from simulator.events.timeline import Timeline
 from simulator.graph.step import Slice
 from simulator.trainer import TrainingScenario
-from validation.outcomes import Inference, Training, rate
+from validation.outcomes import Inference, rate
+from validation.training_step import Training
 
 
 class Simulated(Inference):
@@ -46,7 +47,7 @@ class Simulated(Inference):
         return simulate_scenario(self.scenario, self.policy, explain=False)
 
     def value(self, quantity: str) -> float:
-        """See `comparison.Side.value`; also busy.RESOURCE and critical.RESOURCE of the decode step, or prefill-busy.RESOURCE."""
+        """See `comparison.Side.value`; also busy.RESOURCE and critical.RESOURCE of a decode step, prefill-busy.RESOURCE."""
         if quantity.startswith("cascade_"):
             return self._cascade_value(quantity)
         kind, dot, resource = quantity.partition(".")
