@@ -1,10 +1,11 @@
 # Everything a person or a CI machine does with this tree. Only make and Python's standard library are assumed.
-# VENV: the environment to use. PIP_FLAGS: further options of pip install, such as
+# VENV: the environment to use. JOBS: processes that run tests. PIP_FLAGS: further options of pip install, such as
 #   PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"   (a torch without CUDA, 200 MB instead of 2 GB)
 PYTHON ?= python3
 VENV ?= .venv
 PIP_FLAGS ?=
 TORCH ?= torch==2.13.0
+JOBS ?= 2
 RUN := $(abspath $(VENV))/bin
 SOURCES := $(shell find simulator hardware workloads -name '*.py' -o -name '*.yaml' 2>/dev/null)
 
@@ -13,7 +14,7 @@ SOURCES := $(shell find simulator hardware workloads -name '*.py' -o -name '*.ya
 help:
 	@echo "make demo   Llama-3.1-8B on eight kinds of hardware: a table, and rooflines in out/"
 	@echo "make test   all tests      make lint   ruff      make types   mypy --strict"
-	@echo "make accuracy  every accuracy figure, interval and picture again, from the measured tables (3 min)"
+	@echo "make accuracy  every accuracy figure, interval and picture again, from the measured tables (20 min; 3 min when no fit changes)"
 	@echo "make regress  did predictions move or get worse, against validation/baselines (30 s); UPDATE=1 writes them"
 	@echo "make notebooks  the notebooks of examples/, run, as HTML in out/notebooks"
 	@echo "make bench  speed          make docs   generated pages and pasted output      make clean"
@@ -36,7 +37,7 @@ demo: $(VENV)/.installed
 	$(RUN)/python examples/demo.py --out out
 
 test: $(VENV)/.developed
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 lint: $(VENV)/.developed
 	$(RUN)/ruff check .
